@@ -1,0 +1,163 @@
+"""The encoding stage: which shards to make, from what, with which model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from dpr_lightning.data.sources import Source
+from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity, open_embeddings
+from dpr_lightning.encoding.loop import Speed, encode_rows, prepare, resolve_precision
+from dpr_lightning.encoding.progress import Progress
+from dpr_lightning.encoding.shards import shard_name, shard_rows
+from dpr_lightning.errors import UserError, check_choice, check_positive
+from dpr_lightning.files import refuse_overwrite
+from dpr_lightning.model.bi_encoder import BiEncoder
+
+_log = logging.getLogger(__name__)
+
+
+class ShardEncoder:
+    """Encodes rows of one source with one side of a bi-encoder into embedding files."""
+
+    def __init__(
+        self,
+        bi_encoder: BiEncoder,
+        source: Source,
+        *,
+        side: str,
+        precision: str = "auto",
+        dtype: str = "float32",
+        chunk_size: int = 16_384,
+        tokens_per_batch: int = 16_384,
+        overwrite: bool = False,
+        device: str | None = None,
+    ) -> None:
+        """Moves the encoder to its device.
+
+        Args:
+            bi_encoder: the model.
+            source: the corpus, or the queries, as `open_corpus` and `open_queries` give them.
+            side: `passage` or `query`.
+            precision: of the computation: `auto`, `32`, `bf16` or `16`.
+            dtype: of the embeddings in the file: `float32` or `float16`.
+            chunk_size: rows that are written together.
+            tokens_per_batch: token positions, padding included, of a batch at most.
+            overwrite: replace finished files.
+            device: a torch device; the first GPU, or else the CPU, if None.
+
+        Raises:
+            UserError: a setting that is not possible.
+        """
+        check_choice(side, "side", ["passage", "query"])
+        check_choice(str(precision), "encode.precision", ["auto", "32", "bf16", "16"])
+        check_choice(dtype, "encode.dtype", ["float32", "float16"])
+        check_positive(chunk_size, "encode.chunk_size")
+        check_positive(tokens_per_batch, "encode.tokens_per_batch")
+        self.source, self.side, self.dtype, self.overwrite = source, side, dtype, overwrite
+        self.chunk_size, self.tokens_per_batch = chunk_size, tokens_per_batch
+        self.inputs, self.model_fingerprint = bi_encoder.inputs, bi_encoder.fingerprint()
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.precision = resolve_precision(str(precision), where)
+        self.encoder = prepare(getattr(bi_encoder, side), device=where, precision=self.precision)
+
+    def encode(self, path: Path, *, shard: int = 0, num_shards: int = 1) -> str:
+        """Makes the file of a shard, or its rest where an earlier attempt was cut off.
+
+        Returns:
+            One line: what was written, how much, how fast.
+
+        Raises:
+            UserError: the shard does not exist, is finished already, or is being made by another process.
+        """
+        rows = shard_rows(shard, num_shards, len(self.source.rows))
+        refuse_overwrite(path, self.overwrite)
+        if self.overwrite:
+            path.unlink(missing_ok=True)
+            path.with_name(path.name + ".partial").unlink(missing_ok=True)
+        ids: list[str] = self.source.rows.select(rows).with_format("arrow")[:][self._id_field].to_pylist() if len(rows) else []
+        identity = self._identity(shard, num_shards, rows)
+        writer = EmbeddingWriter(
+            path, identity, ids, dim=self.encoder.dim, dtype=self.dtype, chunk_size=self.chunk_size
+        )
+        with writer, Progress(f"{self.side} {path.stem}", total=len(rows), done=writer.done) as progress:
+            if writer.done:
+                _log.info("%s: continuing after %s of %s rows", writer.partial, f"{writer.done:,}", f"{len(rows):,}")
+            speed = encode_rows(
+                self.encoder,
+                self.inputs,
+                writer,
+                ids=ids,
+                token_ids=self._tokenize_from(rows.start),
+                tokens_per_batch=self.tokens_per_batch,
+                progress=progress,
+            )
+        return _summary(path, len(rows), speed, self.precision)
+
+    def check_finished(self, path: Path, *, shard: int, num_shards: int) -> None:
+        """Raises UserError unless a finished file is what `encode` would write now, up to precision."""
+        found = open_embeddings(path).identity
+        wanted = self._identity(shard, num_shards, shard_rows(shard, num_shards, len(self.source.rows)))
+        for what in ("model_fingerprint", "data_fingerprint"):
+            if getattr(found, what) != getattr(wanted, what):
+                raise UserError(
+                    f"{path} is of another {what.removesuffix('_fingerprint')} than this run's. "
+                    "Set overwrite=true to make it anew, or choose another run_dir."
+                )
+
+    @property
+    def _id_field(self) -> str:
+        return "docid" if self.side == "passage" else "query_id"
+
+    def _identity(self, shard: int, num_shards: int, rows: range) -> Identity:
+        return Identity(
+            side=self.side,
+            shard=shard,
+            num_shards=num_shards,
+            first_row=rows.start,
+            rows=len(rows),
+            precision=self.precision,
+            model_fingerprint=self.model_fingerprint,
+            data_fingerprint=self.source.fingerprint,
+        )
+
+    def _tokenize_from(self, first_row: int) -> Callable[[range], list[list[int]]]:
+        def token_ids(rows: range) -> list[list[int]]:
+            texts = self.source.rows[first_row + rows.start : first_row + rows.stop]
+            if self.side == "query":
+                return self.inputs.encode_queries(texts["query"])
+            return self.inputs.encode_passages(texts["title"], texts["text"])
+
+        return token_ids
+
+
+def encode_passages(shards: ShardEncoder, folder: Path, *, shard: int | None, num_shards: int) -> str:
+    """Encodes one shard of the corpus into `folder`, or, without `shard`, every shard that is not there yet."""
+    check_positive(num_shards, "num_shards")
+    other = [file.name for file in folder.glob("*-of-*.safetensors*") if f"-of-{shard_name(0, num_shards).split('-')[2]}." not in file.name]
+    if other:
+        raise UserError(f"{folder} holds shards of another cut than num_shards={num_shards}: {other[0]}. Delete them, or set num_shards.")
+    if shard is not None:
+        return shards.encode(folder / f"{shard_name(shard, num_shards)}.safetensors", shard=shard, num_shards=num_shards)
+    lines = []
+    for number in range(num_shards):
+        path = folder / f"{shard_name(number, num_shards)}.safetensors"
+        if path.exists() and not shards.overwrite:
+            shards.check_finished(path, shard=number, num_shards=num_shards)
+        else:
+            lines.append(shards.encode(path, shard=number, num_shards=num_shards))
+            _log.info(lines[-1])
+    return f"{folder}: {len(lines)} of {num_shards} shards encoded now, {num_shards - len(lines)} were there" + (
+        f"; the last: {lines[-1]}" if lines else ""
+    )
+
+
+def _summary(path: Path, rows: int, speed: Speed, precision: str) -> str:
+    padding = 1 - speed.tokens / speed.positions if speed.positions else 0.0
+    return (
+        f"{path}: {rows:,} rows, {speed.rows:,} of them now in {speed.seconds:,.1f} s "
+        f"({speed.rows / speed.seconds:,.0f} rows/s, precision {precision}, {padding:.1%} padding)"
+    )

@@ -1,0 +1,76 @@
+"""Top-k accuracy with its uncertainty, alone and between two systems.
+
+Notation: N questions. `first_hits` [N] int64 is the rank, from 1, of a question's first passage with an answer, and 0
+where none was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FirstHits = NDArray[np.int64]
+_RESAMPLES = 10_000
+_SEED = 0
+
+
+class Accuracy(NamedTuple):
+    """The share of questions with a hit among the first k passages, and its bootstrap 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """Accuracy of one system less that of another on the same questions.
+
+    `low` and `high` are a paired-bootstrap 95 % interval, `p_value` is of the exact two-sided sign test (McNemar).
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def accuracy_at(first_hits: FirstHits, k: int) -> Accuracy:
+    """Top-k accuracy. Resampling N questions with replacement makes the hits binomial, so they are drawn as such."""
+    questions, share = len(first_hits), float(_hits(first_hits, k).mean())
+    resampled = np.random.default_rng(_SEED).binomial(questions, share, _RESAMPLES) / questions
+    return Accuracy(share, *_middle_95_percent(resampled))
+
+
+def paired_difference(first_hits: FirstHits, baseline: FirstHits, k: int) -> Difference:
+    """Top-k accuracy of `first_hits` less that of `baseline`, both [N] over the same questions in the same order."""
+    change = _hits(first_hits, k).astype(int) - _hits(baseline, k)
+    won, lost, questions = int((change > 0).sum()), int((change < 0).sum()), len(change)
+    shares = np.array([won, lost, questions - won - lost]) / questions
+    drawn = np.random.default_rng(_SEED).multinomial(questions, shares, _RESAMPLES)
+    resampled = (drawn[:, 0] - drawn[:, 1]) / questions
+    return Difference((won - lost) / questions, *_middle_95_percent(resampled), sign_test(won, lost))
+
+
+def sign_test(won: int, lost: int) -> float:
+    """Probability of a split at least as uneven as `won` to `lost` if both were equally likely."""
+    total = won + lost
+    tail = sum(comb(total, i) for i in range(min(won, lost) + 1)) / 2**total
+    return min(1.0, 2 * tail)
+
+
+def first_hit(hits: Sequence[bool]) -> int:
+    """The rank, from 1, of the first true value; 0 if there is none."""
+    return hits.index(True) + 1 if True in hits else 0
+
+
+def _hits(first_hits: FirstHits, k: int) -> NDArray[np.bool_]:
+    return (first_hits > 0) & (first_hits <= k)
+
+
+def _middle_95_percent(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

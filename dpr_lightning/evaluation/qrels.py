@@ -1,0 +1,53 @@
+"""Judged passages: TREC qrels files, and the ir-measures that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import ir_measures
+from ir_measures import RR, Success, nDCG
+
+from dpr_lightning.errors import UserError
+
+Qrels = dict[str, dict[str, int]]  # {qid: {docid: relevance}}
+
+
+def read_qrels(path: Path) -> Qrels:
+    """The judgments of a file of lines `qid 0 docid relevance`.
+
+    Raises:
+        UserError: no such file, no lines, a line of another form; the message names file and line.
+    """
+    if not path.exists():
+        raise UserError(f"data.qrels: there is no file {path}. Correct the path.")
+    qrels: Qrels = {}
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                qid, _, docid, relevance = line.split()
+                qrels.setdefault(qid, {})[docid] = int(relevance)
+            except ValueError:
+                raise UserError(f"{path}, line {number}: {line.strip()[:60]!r} is not `qid 0 docid relevance`. Correct it.") from None
+    if not qrels:
+        raise UserError(f"{path} is empty. Give judgments, or leave data.qrels out.")
+    return qrels
+
+
+def judged_measures(
+    qrels: Qrels, rankings: Mapping[str, Sequence[str]], *, qids: Iterable[str], topk: Sequence[int]
+) -> dict[str, float]:
+    """Success@k for each k, RR and nDCG@10 by ir-measures' names, averaged over the judged ones of `qids`.
+
+    A judged question without a ranking counts 0. Passages keep the order of the ranking, whatever their scores:
+    trec_eval would order ties by docid.
+    """
+    judged = {qid: qrels[qid] for qid in qids if qid in qrels}
+    run = {
+        qid: {docid: float(len(docids) - place) for place, docid in enumerate(docids)}
+        for qid, docids in rankings.items()
+        if qid in judged
+    }
+    measures = [*(Success @ k for k in topk), RR, nDCG @ 10]
+    values = ir_measures.calc_aggregate(measures, judged, run)
+    return {str(measure): float(values[measure]) for measure in measures}

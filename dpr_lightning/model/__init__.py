@@ -1,0 +1,1 @@
+"""The bi-encoder: transformers with pooling, tied or untied, saved so that other libraries can load them."""

@@ -1,0 +1,144 @@
+"""Query and passage encoder together: how they are tied, made from a name, and told apart by a fingerprint."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from dpr_lightning.data.collate import InputTokenizer, Tokens
+from dpr_lightning.errors import UserError
+from dpr_lightning.model.encoder import Encoder, load_transformer
+
+SETTINGS_FILE = "dpr_lightning.json"
+QUERY_FOLDER, PASSAGE_FOLDER = "query_model", "passage_model"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What makes embeddings comparable besides the weights; saved with the model."""
+
+    tied: bool = True
+    pooling: str = "cls"
+    normalize: bool = False
+    projection_dim: int | None = None
+    query_max_length: int = 32
+    passage_max_length: int = 156
+    separator: str = " "
+
+
+class BiEncoder(nn.Module):
+    """A query encoder and a passage encoder, one and the same module when tied. The score is the inner product."""
+
+    def __init__(self, query: Encoder, passage: Encoder, inputs: InputTokenizer, settings: Settings) -> None:
+        """Checks that the lengths fit the transformer."""
+        super().__init__()
+        self.query, self.passage, self.inputs, self.settings = query, passage, inputs, settings
+        longest = getattr(passage.transformer.config, "max_position_embeddings", None)
+        for key in ("query_max_length", "passage_max_length"):
+            if longest and getattr(settings, key) > longest:
+                raise UserError(f"model.{key}: {getattr(settings, key)} is more than the encoder's {longest} positions. Lower it.")
+
+    def forward(self, queries: Tokens, passages: Tokens) -> tuple[Tensor, Tensor]:
+        """Embeddings [B, dim] of the queries and [P, dim] of the passages."""
+        return self.query(**queries), self.passage(**passages)
+
+    def fingerprint(self) -> str:
+        """A hash of all weights and settings: equal fingerprints, equal embeddings."""
+        digest = hashlib.blake2b(json.dumps(asdict(self.settings), sort_keys=True).encode(), digest_size=16)
+        with torch.no_grad():
+            for name, weight in sorted(self.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def load_bi_encoder(
+    name_or_path: str | Path,
+    *,
+    tied: bool = True,
+    pooling: str = "cls",
+    normalize: bool = False,
+    projection_dim: int | None = None,
+    query_max_length: int = 32,
+    passage_max_length: int = 156,
+    separator: str = " ",
+    gradient_checkpointing: bool = False,
+    explicit: Collection[str] = (),
+) -> BiEncoder:
+    """A bi-encoder from a hub name or a folder: plain Hugging Face, sentence-transformers, Tevatron, or our own.
+
+    A folder that we saved knows its settings, and they win over the arguments; other folders take the arguments.
+
+    Args:
+        name_or_path: hub name or folder.
+        tied: one encoder for both sides; a Tevatron folder with two models needs False.
+        pooling: `cls` or `mean`.
+        normalize: L2 norm, which makes the inner product a cosine.
+        projection_dim: size of a linear layer after pooling, None for no such layer.
+        query_max_length: tokens of a query, special tokens included.
+        passage_max_length: tokens of a passage, special tokens included.
+        separator: between title and text, or `pair` for a sentence pair.
+        gradient_checkpointing: recompute activations in the backward pass to save memory.
+        explicit: names of arguments that the caller insists on: a folder that says otherwise is an error.
+
+    Raises:
+        UserError: no model there, weights missing, a setting out of range or contradicted by the folder.
+    """
+    given = Settings(tied, pooling, normalize, projection_dim, query_max_length, passage_max_length, separator)
+    folder = Path(name_or_path).expanduser()
+    settings = _saved_settings(folder, given, explicit) if (folder / SETTINGS_FILE).exists() else given
+    query_path, passage_path = str(name_or_path), str(name_or_path)
+    if (folder / QUERY_FOLDER).is_dir():
+        if settings.tied:
+            raise UserError(f"model.tied: {folder} holds two encoders, {QUERY_FOLDER} and {PASSAGE_FOLDER}. Set model.tied=false.")
+        query_path, passage_path = str(folder / QUERY_FOLDER), str(folder / PASSAGE_FOLDER)
+    query = _load_encoder(query_path, settings, gradient_checkpointing)
+    if settings.tied:
+        passage = query
+    elif passage_path == query_path:
+        passage = copy.deepcopy(query)
+    else:
+        passage = _load_encoder(passage_path, settings, gradient_checkpointing)
+    tokenizer = AutoTokenizer.from_pretrained(_tokenizer_path(folder, query_path))
+    inputs = InputTokenizer(
+        tokenizer,
+        query_max_length=settings.query_max_length,
+        passage_max_length=settings.passage_max_length,
+        separator=settings.separator,
+    )
+    return BiEncoder(query, passage, inputs, settings)
+
+
+def _saved_settings(folder: Path, given: Settings, explicit: Collection[str]) -> Settings:
+    saved = json.loads((folder / SETTINGS_FILE).read_text())
+    settings = Settings(**{field.name: saved[field.name] for field in fields(Settings)})
+    for key in sorted(set(explicit) & {field.name for field in fields(Settings)}):
+        if getattr(settings, key) != getattr(given, key):
+            raise UserError(
+                f"model.{key}: {getattr(given, key)!r} contradicts {folder}, which was trained with "
+                f"{getattr(settings, key)!r}. Leave model.{key} out, or choose another model."
+            )
+    return settings
+
+
+def _load_encoder(path: str, settings: Settings, gradient_checkpointing: bool) -> Encoder:
+    transformer = load_transformer(path, gradient_checkpointing=gradient_checkpointing)
+    encoder = Encoder(
+        transformer, pooling=settings.pooling, normalize=settings.normalize, projection_dim=settings.projection_dim
+    )
+    encoder.load_projection(Path(path))
+    return encoder
+
+
+def _tokenizer_path(folder: Path, query_path: str) -> str:
+    """Tevatron keeps the tokenizer in the root folder, others with the weights."""
+    in_root = (folder / "tokenizer.json").exists() or (folder / "vocab.txt").exists()
+    return str(folder) if in_root else query_path

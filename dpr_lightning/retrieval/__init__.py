@@ -1,0 +1,1 @@
+"""Exact search over embedding files, and rankings as text files."""

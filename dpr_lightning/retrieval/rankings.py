@@ -1,0 +1,149 @@
+"""Rankings as text: TREC run files and Tevatron's three columns, written, read and merged query by query."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpr_lightning.errors import UserError, check_choice
+from dpr_lightning.files import written_whole
+
+FORMATS = {"trec": ".trec", "text": ".txt"}
+
+
+class Ranking(NamedTuple):
+    """The passages of one query, best first. scores [depth] float32."""
+
+    qid: str
+    docids: list[str]
+    scores: NDArray[np.float32]
+    tag: str = ""
+
+
+def write_rankings(path: Path, rankings: Iterable[Ranking], *, format: str) -> int:
+    """Writes rankings in the order given, whole or not at all, and returns how many.
+
+    `trec` is `qid Q0 docid rank score tag`, `text` is Tevatron's `qid<tab>docid<tab>score`. Scores are the shortest
+    decimals that read back as the same float32.
+
+    Raises:
+        UserError: an id that the format cannot hold.
+    """
+    check_choice(format, "format", list(FORMATS))
+    count = 0
+    with written_whole(path) as file:
+        for ranking in rankings:
+            _check_ids([ranking.qid, *ranking.docids], format)
+            for rank, (docid, score) in enumerate(zip(ranking.docids, ranking.scores, strict=True), 1):
+                if format == "trec":
+                    file.write(f"{ranking.qid} Q0 {docid} {rank} {score} {ranking.tag}\n")
+                else:
+                    file.write(f"{ranking.qid}\t{docid}\t{score}\n")
+            count += 1
+    return count
+
+
+def read_rankings(path: Path) -> Iterator[Ranking]:
+    """The rankings of a TREC run or of a Tevatron text file, in file order, one query at a time.
+
+    A query's passages are sorted by score; equal scores stay in file order.
+
+    Raises:
+        UserError: no such file, nothing in it, a line of another form, a query in two places, a docid twice; the
+            message names file and line.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is not there. Make it with search.py, or set run_file.")
+    finished: set[str] = set()
+    qid: str | None = None
+    docids: list[str] = []
+    scores: list[float] = []
+    tag = ""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            found, docid, score, next_tag = _parse(path, number, line)
+            if found != qid:
+                if qid is not None:
+                    yield _sorted(path, qid, docids, scores, tag)
+                    finished.add(qid)
+                if found in finished:
+                    raise UserError(f"{path}, line {number}: query {found} stands in two places. Sort the file by query.")
+                qid, docids, scores = found, [], []
+            docids.append(docid)
+            scores.append(score)
+            tag = next_tag
+    if qid is None:
+        raise UserError(f"{path} is empty. Search again.")
+    yield _sorted(path, qid, docids, scores, tag)
+
+
+def merge_rankings(files: list[Path], *, depth: int) -> Iterator[Ranking]:
+    """The `depth` best passages of each query over the rankings of all shards, given in corpus order.
+
+    Equal scores rank by shard, then by place in the shard's ranking: corpus order, as in the global search. Holds one
+    query at a time.
+
+    Raises:
+        UserError: the files differ in their queries or tags, or hold a passage twice; the message names them.
+    """
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(contextlib.closing(read_rankings(file))) for file in files]  # type: ignore[type-var]
+        for first in readers[0]:
+            parts = [first, *(next(reader, None) for reader in readers[1:])]
+            for file, part in zip(files, parts, strict=True):
+                if part is None or part.qid != first.qid:
+                    there = "ends" if part is None else f"has query {part.qid}"
+                    raise UserError(f"{file} {there} where {files[0]} has query {first.qid}. Search both shards again.")
+                if part.tag != first.tag:
+                    raise UserError(f"{file} and {files[0]} are tagged {part.tag} and {first.tag}: two models made them.")
+            yield _merge(files, [part for part in parts if part], depth)
+        for file, reader in zip(files[1:], readers[1:], strict=True):
+            if (more := next(reader, None)) is not None:
+                raise UserError(f"{file} has query {more.qid} where {files[0]} ends. Search both shards again.")
+
+
+def _merge(files: list[Path], parts: list[Ranking], depth: int) -> Ranking:
+    docids = [docid for part in parts for docid in part.docids]
+    if len(set(docids)) < len(docids):
+        twice = next(docid for docid in docids if docids.count(docid) > 1)
+        names = " and ".join(file.name for file, part in zip(files, parts, strict=True) if twice in part.docids)
+        raise UserError(f"passage {twice} of query {parts[0].qid} stands in {names}. Search these shards again.")
+    scores = np.concatenate([part.scores for part in parts])
+    best = np.argsort(-scores, kind="stable")[:depth]
+    return Ranking(parts[0].qid, [docids[place] for place in best], scores[best], parts[0].tag)
+
+
+def _sorted(path: Path, qid: str, docids: list[str], scores: list[float], tag: str) -> Ranking:
+    if len(set(docids)) < len(docids):
+        twice = next(docid for docid in docids if docids.count(docid) > 1)
+        raise UserError(f"{path}: query {qid} has passage {twice} twice. Remove one.")
+    values = np.array(scores, np.float32)
+    order = np.argsort(-values, kind="stable")
+    return Ranking(qid, [docids[place] for place in order], values[order], tag)
+
+
+def _parse(path: Path, number: int, line: str) -> tuple[str, str, float, str]:
+    text = line.rstrip("\r\n")
+    fields = text.split("\t") if text.count("\t") == 2 else text.split()
+    try:
+        if len(fields) == 3:
+            return fields[0], fields[1], float(fields[2]), ""
+        qid, _, docid, _, score, tag = fields
+        return qid, docid, float(score), tag
+    except ValueError:
+        raise UserError(
+            f"{path}, line {number}: {text[:60]!r} is neither `qid Q0 docid rank score tag` nor "
+            "`qid<tab>docid<tab>score`. Correct the line."
+        ) from None
+
+
+def _check_ids(ids: list[str], format: str) -> None:
+    for value in ids:
+        if (format == "trec" and (not value or len(value.split()) != 1 or value != value.strip())) or "\t" in value or "\n" in value:
+            remedy = "Set format=text" if format == "trec" and "\t" not in value and "\n" not in value else "Rename it"
+            raise UserError(f"id {value!r} holds white space, which a {format} ranking cannot carry. {remedy}.")

@@ -1,0 +1,1 @@
+"""Training: loss, cross-device gathering, gradient cache, and the Lightning module and callbacks around them."""

@@ -1,0 +1,87 @@
+"""Resume points: written whole, checked when read, bounded in number."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import xxhash
+
+from dpr_lightning.errors import check_positive
+from dpr_lightning.files import flush_to_disk
+
+_log = logging.getLogger(__name__)
+LAST = "last.ckpt"
+
+
+class ResumePoints(pl.Callback):
+    """Writes `step-N.ckpt` every `every_n_steps` steps and at the end of each epoch, and keeps the newest few.
+
+    A file gets its name when it is complete; beside it stands its hash. `last.ckpt` is another name of the newest.
+    """
+
+    def __init__(self, folder: str | Path, *, every_n_steps: int = 20_000, keep_last: int = 2) -> None:
+        """Raises UserError for numbers below 1."""
+        check_positive(every_n_steps, "checkpoint.every_n_steps")
+        check_positive(keep_last, "checkpoint.keep_last")
+        self.folder, self.every_n_steps, self.keep_last = Path(folder), every_n_steps, keep_last
+        self._last_step = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Saves when `every_n_steps` optimizer steps have passed."""
+        if trainer.global_step != self._last_step and trainer.global_step % self.every_n_steps == 0:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves at the end of an epoch."""
+        if trainer.global_step != self._last_step:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Writes a resume point now; every process must call it."""
+        self._last_step = trainer.global_step
+        final = self.folder / f"step-{trainer.global_step:08d}.ckpt"
+        temporary = final.with_suffix(".tmp")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            with temporary.open("rb+") as file:
+                flush_to_disk(file)
+            _hash_file(final).write_text(_hash(temporary))
+            temporary.replace(final)
+            link = self.folder / f"{LAST}.tmp"
+            link.unlink(missing_ok=True)
+            os.link(final, link)
+            link.replace(self.folder / LAST)
+            for old in _newest_first(self.folder)[self.keep_last :]:
+                old.unlink()
+                _hash_file(old).unlink(missing_ok=True)
+        trainer.strategy.barrier("resume point")
+
+
+def find_resume_point(folder: Path) -> Path | None:
+    """The newest resume point that is intact, or None where there is none; damaged ones are reported and passed over."""
+    for file in _newest_first(folder):
+        hash_file = _hash_file(file)
+        if hash_file.exists() and hash_file.read_text() == _hash(file):
+            return file
+        _log.warning("%s is damaged (cut short, or changed since it was written): trying the one before", file)
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.ckpt"), reverse=True)
+
+
+def _hash_file(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".xxh3")
+
+
+def _hash(file: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()

