@@ -12,10 +12,7 @@ def train(config: DictConfig) -> str:
     from pytorch_lightning import seed_everything
 
     from dpr_lightning.data.datamodule import RetrievalDataModule
-    from dpr_lightning.training.callbacks import StepReport
-    from dpr_lightning.training.checkpoints import ResumePoints
-    from dpr_lightning.training.fit import fit, prepare_run
-    from dpr_lightning.training.module import RetrieverModule
+    from dpr_lightning.training.fit import fit, make_module, prepare_run
 
     config.run_dir = str(training_run_dir(config))
     run_dir = prepare_run(config.run_dir, overwrite=config.overwrite)
@@ -24,15 +21,11 @@ def train(config: DictConfig) -> str:
     keys = "train dev batch_size passages_per_query positives negatives dev_negatives num_workers skip_invalid"
     data = RetrievalDataModule(bi_encoder.inputs, seed=config.seed, **plain(config.data, *keys.split()))
     parts = {key: instantiate(config[key]) for key in ("loss", "optimizer", "scheduler")}
-    module = RetrieverModule(bi_encoder, **parts)
+    clip = config.trainer.gradient_clip_val
+    module = make_module(bi_encoder, **parts, **plain(config.grad_cache), gradient_clip_val=clip)
     OmegaConf.save(config, run_dir / "train" / "config.yaml", resolve=True)
-    callbacks = [StepReport(), ResumePoints(run_dir / "train" / "checkpoints", **plain(config.checkpoint))]
-
-    def make_trainer():  # noqa: ANN202
-        loggers = list(instantiate(config.logger).values())
-        return instantiate(config.trainer, logger=loggers, callbacks=callbacks, enable_checkpointing=False)
-
-    return fit(make_trainer, module, data, run_dir=run_dir)
+    loggers = list(instantiate(config.logger).values())
+    return fit(instantiate(config.trainer), module, data, run_dir=run_dir, loggers=loggers, **plain(config.checkpoint))
 
 
 if __name__ == "__main__":

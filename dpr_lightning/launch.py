@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,10 @@ def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
 
     @functools.wraps(task)
     def entry() -> None:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no report of the pooler that is left out
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # allowed in any place
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on a newer torch
         os.environ[_FULL_ERROR] = "1"  # while the config is composed: lets Hydra raise what it would print at length
         with _mistakes_in_one_line(wants_traceback):
             hydra.main(version_base="1.3", config_path=str(script.parent / "conf"), config_name=script.stem)(run)()
@@ -97,4 +102,3 @@ def _one_line(error: Exception) -> str:
     if cause is not None and not isinstance(cause, HydraException | OmegaConfBaseException):
         text += f" ({' '.join(str(cause).split())})"
     return text
-

@@ -26,7 +26,7 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.files import flush_to_disk
 
 FORMAT = "dpr_lightning.embeddings/1"
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 _ALIGNMENT = 64  # of the first embedding in the file
 
 
@@ -92,13 +92,19 @@ def open_embeddings(path: str | Path) -> Embeddings:
     except (KeyError, TypeError, ValueError, struct.error) as error:
         raise UserError(f"{path} is no embedding file of this program. Encode again, or correct the path.") from error
     if path.stat().st_size != end:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes where {end:,} belong: it was cut short. Encode it again.")
+        raise UserError(
+            f"{path} has {path.stat().st_size:,} bytes where {end:,} belong: it was cut short. Encode it again."
+        )
 
     def mapped(name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         offset, tensor = places[name]
-        return np.memmap(path, dtype, "r", offset, tuple(tensor["shape"])) if 0 not in tensor["shape"] else np.empty(0, dtype)
+        return (
+            np.memmap(path, dtype, "r", offset, tuple(tensor["shape"]))
+            if 0 not in tensor["shape"]
+            else np.empty(0, dtype)
+        )
 
-    dtype = _DTYPES[header["embeddings"]["dtype"]]
+    dtype: np.dtype[Any] = _DTYPES[header["embeddings"]["dtype"]]
     ids = Ids(mapped("id_offsets", np.dtype("<i8")), mapped("id_bytes", np.dtype("u1")))
     return Embeddings(path, identity, ids, mapped("embeddings", dtype))
 
@@ -138,7 +144,9 @@ class EmbeddingWriter:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"{path} is being written by another process. Wait for it, or choose another shard.") from None
+            raise UserError(
+                f"{path} is being written by another process. Wait for it, or choose another shard."
+            ) from None
         try:
             self.done = self._continue(header)
         except BaseException:
@@ -164,7 +172,7 @@ class EmbeddingWriter:
 
     def append(self, chunk: NDArray[Any]) -> None:
         """Adds the next chunk [chunk rows, dim]; when this returns, it is on the disk."""
-        self._file.write(np.ascontiguousarray(chunk, self.dtype))
+        self._file.write(np.ascontiguousarray(chunk, self.dtype).data)
         flush_to_disk(self._file)
         self.done += len(chunk)
 

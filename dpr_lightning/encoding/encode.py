@@ -32,7 +32,7 @@ class ShardEncoder:
         precision: str = "auto",
         dtype: str = "float32",
         chunk_size: int = 16_384,
-        tokens_per_batch: int = 16_384,
+        tokens_per_batch: int | str = "auto",
         overwrite: bool = False,
         device: str | None = None,
     ) -> None:
@@ -45,7 +45,8 @@ class ShardEncoder:
             precision: of the computation: `auto`, `32`, `bf16` or `16`.
             dtype: of the embeddings in the file: `float32` or `float16`.
             chunk_size: rows that are written together.
-            tokens_per_batch: token positions, padding included, of a batch at most.
+            tokens_per_batch: token positions, padding included, of a batch at most; `auto` is 2,048 on a CPU, whose
+                caches hold no more, and 65,536 on a GPU.
             overwrite: replace finished files.
             device: a torch device; the first GPU, or else the CPU, if None.
 
@@ -56,11 +57,13 @@ class ShardEncoder:
         check_choice(str(precision), "encode.precision", ["auto", "32", "bf16", "16"])
         check_choice(dtype, "encode.dtype", ["float32", "float16"])
         check_positive(chunk_size, "encode.chunk_size")
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if tokens_per_batch == "auto":
+            tokens_per_batch = 2048 if where.type == "cpu" else 65_536
         check_positive(tokens_per_batch, "encode.tokens_per_batch")
         self.source, self.side, self.dtype, self.overwrite = source, side, dtype, overwrite
-        self.chunk_size, self.tokens_per_batch = chunk_size, tokens_per_batch
+        self.chunk_size, self.tokens_per_batch = chunk_size, int(tokens_per_batch)
         self.inputs, self.model_fingerprint = bi_encoder.inputs, bi_encoder.fingerprint()
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = resolve_precision(str(precision), where)
         self.encoder = prepare(getattr(bi_encoder, side), device=where, precision=self.precision)
 
@@ -78,7 +81,9 @@ class ShardEncoder:
         if self.overwrite:
             path.unlink(missing_ok=True)
             path.with_name(path.name + ".partial").unlink(missing_ok=True)
-        ids: list[str] = self.source.rows.select(rows).with_format("arrow")[:][self._id_field].to_pylist() if len(rows) else []
+        ids: list[str] = (
+            self.source.rows.select(rows).with_format("arrow")[:][self._id_field].to_pylist() if len(rows) else []
+        )
         identity = self._identity(shard, num_shards, rows)
         writer = EmbeddingWriter(
             path, identity, ids, dim=self.encoder.dim, dtype=self.dtype, chunk_size=self.chunk_size
@@ -137,11 +142,20 @@ class ShardEncoder:
 def encode_passages(shards: ShardEncoder, folder: Path, *, shard: int | None, num_shards: int) -> str:
     """Encodes one shard of the corpus into `folder`, or, without `shard`, every shard that is not there yet."""
     check_positive(num_shards, "num_shards")
-    other = [file.name for file in folder.glob("*-of-*.safetensors*") if f"-of-{shard_name(0, num_shards).split('-')[2]}." not in file.name]
+    other = [
+        file.name
+        for file in folder.glob("*-of-*.safetensors*")
+        if f"-of-{shard_name(0, num_shards).split('-')[2]}." not in file.name
+    ]
     if other:
-        raise UserError(f"{folder} holds shards of another cut than num_shards={num_shards}: {other[0]}. Delete them, or set num_shards.")
+        raise UserError(
+            f"{folder} holds shards of another cut than num_shards={num_shards}: {other[0]}. "
+            "Delete them, or set num_shards."
+        )
     if shard is not None:
-        return shards.encode(folder / f"{shard_name(shard, num_shards)}.safetensors", shard=shard, num_shards=num_shards)
+        return shards.encode(
+            folder / f"{shard_name(shard, num_shards)}.safetensors", shard=shard, num_shards=num_shards
+        )
     lines = []
     for number in range(num_shards):
         path = folder / f"{shard_name(number, num_shards)}.safetensors"

@@ -1,4 +1,4 @@
-"""Encodes one shard: chunks of rows, tokenized ahead, sorted by length, batched by a token budget, written as they end."""
+"""Encodes one shard: chunks of rows, tokenized ahead, batched by length and token budget, written as they end."""
 
 from __future__ import annotations
 
@@ -67,12 +67,14 @@ def encode_rows(
     """
     start, first = time.perf_counter(), writer.done
     tokens = positions = 0
-    chunks = [range(row, min(row + writer.chunk_size, writer.rows)) for row in range(first, writer.rows, writer.chunk_size)]
+    chunks = [
+        range(row, min(row + writer.chunk_size, writer.rows)) for row in range(first, writer.rows, writer.chunk_size)
+    ]
     with ThreadPoolExecutor(1) as ahead, torch.inference_mode():
-        pending = ahead.submit(token_ids, chunks[0]) if chunks else None
+        pending = [ahead.submit(token_ids, chunk) for chunk in chunks[:1]]
         for place, chunk in enumerate(chunks):
-            chunk_ids = pending.result()
-            pending = ahead.submit(token_ids, chunks[place + 1]) if place + 1 < len(chunks) else None
+            chunk_ids = pending.pop().result()
+            pending += [ahead.submit(token_ids, following) for following in chunks[place + 1 : place + 2]]
             embeddings = np.empty((len(chunk), encoder.dim), np.float32)
             for rows in length_batches([len(row) for row in chunk_ids], tokens_per_batch):
                 batch = inputs.pad([chunk_ids[row] for row in rows])

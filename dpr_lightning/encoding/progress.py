@@ -44,8 +44,17 @@ class Progress:
             self._last_line = now
             speed = (self.done - self._began_with) / (now - self._start)
             left = (self.total - self.done) / speed
-            _log.info("%s: %s of %s, %.0f a second, %.0f min left", self.what, f"{self.done:,}", f"{self.total:,}", speed, left / 60)
+            _log.info(
+                "%s: %s of %s, %.0f a second, %.0f min left",
+                self.what,
+                f"{self.done:,}",
+                f"{self.total:,}",
+                speed,
+                left / 60,
+            )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()

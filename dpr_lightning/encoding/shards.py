@@ -18,7 +18,9 @@ def shard_rows(shard: int, num_shards: int, rows: int) -> range:
         UserError: a shard that does not exist.
     """
     if not 0 <= shard < num_shards:
-        raise UserError(f"shard: {shard} does not exist, num_shards={num_shards} has 0 to {num_shards - 1}. Correct shard.")
+        raise UserError(
+            f"shard: {shard} does not exist, num_shards={num_shards} has 0 to {num_shards - 1}. Correct shard."
+        )
     return range(shard * rows // num_shards, (shard + 1) * rows // num_shards)
 
 
@@ -34,7 +36,11 @@ def complete_shards(folder: Path, ending: str, *, made_by: str) -> list[Path]:
     Raises:
         UserError: none there, one missing, or shards of two different cuts; the message names the files.
     """
-    found = {file: match for file in sorted(folder.glob(f"*{ending}")) if (match := _NAME.fullmatch(file.name[: -len(ending)]))}
+    found = {
+        file: match
+        for file in sorted(folder.glob(f"*{ending}"))
+        if (match := _NAME.fullmatch(file.name[: -len(ending)]))
+    }
     if not found:
         raise UserError(f"{folder} holds no shards (NN-of-NN{ending}). Make them with {made_by}, or correct run_dir.")
     counts = {int(match[2]): file for file, match in found.items()}

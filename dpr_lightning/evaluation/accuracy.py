@@ -58,7 +58,7 @@ def paired_difference(first_hits: FirstHits, baseline: FirstHits, k: int) -> Dif
 def sign_test(won: int, lost: int) -> float:
     """Probability of a split at least as uneven as `won` to `lost` if both were equally likely."""
     total = won + lost
-    tail = sum(comb(total, i) for i in range(min(won, lost) + 1)) / 2**total
+    tail: float = sum(comb(total, i) for i in range(min(won, lost) + 1)) / 2**total
     return min(1.0, 2 * tail)
 
 

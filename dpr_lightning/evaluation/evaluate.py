@@ -83,7 +83,9 @@ def evaluate(
             metrics["accuracy"][str(k)], metrics["interval"][str(k)] = value, [low, high]
     if qrels_file is not None:
         docids = {qid: ranking.docids for qid, ranking in rankings.items()}
-        metrics["qrels"] = judged_measures(read_qrels(qrels_file), docids, qids=queries.rows["query_id"], topk=sorted(topk))
+        metrics["qrels"] = judged_measures(
+            read_qrels(qrels_file), docids, qids=queries.rows["query_id"], topk=sorted(topk)
+        )
     with folder_written_whole(folder) as temporary:
         write_json(temporary / "metrics.json", metrics)
         _write_questions(temporary / "questions.jsonl", queries, rankings, first_hits)
@@ -156,7 +158,12 @@ def _searched(passage: tuple[str, str], match_title: bool) -> str:
 def _write_questions(path: Path, queries: Source, rankings: Mapping[str, Ranking], first_hits: FirstHits) -> None:
     with written_whole(path) as file:
         for row, rank in zip(queries.rows, first_hits.tolist(), strict=True):
-            line = {"qid": row["query_id"], "question": row["query"], "answers": row["answers"], "first_hit": rank or None}
+            line = {
+                "qid": row["query_id"],
+                "question": row["query"],
+                "answers": row["answers"],
+                "first_hit": rank or None,
+            }
             line["docid"] = rankings[row["query_id"]].docids[rank - 1] if rank else None
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -169,10 +176,16 @@ def _write_dpr_json(
         file.write("{")
         for place, (row, found) in enumerate(zip(queries.rows, hits, strict=True)):
             ranking = rankings.get(row["query_id"])
-            contexts = [
-                {"docid": docid, "score": str(score), "text": "\n".join(passages[docid]), "has_answer": has_answer}
-                for docid, score, has_answer in zip(ranking.docids, ranking.scores, found, strict=False)
-            ] if ranking else []
+            contexts = (
+                [
+                    {"docid": docid, "score": str(score), "text": "\n".join(passages[docid]), "has_answer": has_answer}
+                    for docid, score, has_answer in zip(ranking.docids, ranking.scores, found, strict=False)
+                ]
+                if ranking
+                else []
+            )
             entry = {"question": row["query"], "answers": row["answers"], "contexts": contexts}
-            file.write(f"{',' if place else ''}\n{json.dumps(row['query_id'])}: {json.dumps(entry, ensure_ascii=False)}")
+            file.write(
+                f"{',' if place else ''}\n{json.dumps(row['query_id'])}: {json.dumps(entry, ensure_ascii=False)}"
+            )
         file.write("\n}\n")

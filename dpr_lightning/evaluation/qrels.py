@@ -28,7 +28,9 @@ def read_qrels(path: Path) -> Qrels:
                 qid, _, docid, relevance = line.split()
                 qrels.setdefault(qid, {})[docid] = int(relevance)
             except ValueError:
-                raise UserError(f"{path}, line {number}: {line.strip()[:60]!r} is not `qid 0 docid relevance`. Correct it.") from None
+                raise UserError(
+                    f"{path}, line {number}: {line.strip()[:60]!r} is not `qid 0 docid relevance`. Correct it."
+                ) from None
     if not qrels:
         raise UserError(f"{path} is empty. Give judgments, or leave data.qrels out.")
     return qrels

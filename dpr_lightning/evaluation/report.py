@@ -25,13 +25,17 @@ def print_accuracy(name: str, metrics: Mapping[str, Any], published: Figures, co
         topk = [int(k) for k in metrics["accuracy"]]
         table = _table(f"answer accuracy, {metrics['questions']:,} questions", topk)
         intervals = metrics["interval"]
-        cells = [f"{value:.3f} [{intervals[k][0]:.3f}, {intervals[k][1]:.3f}]" for k, value in metrics["accuracy"].items()]
+        cells = [
+            f"{value:.3f} [{intervals[k][0]:.3f}, {intervals[k][1]:.3f}]" for k, value in metrics["accuracy"].items()
+        ]
         table.add_row(f"{name} (measured)", *cells)
         for system, figures in published.items():
             table.add_row(f"{system} (published)", *(f"{figures[k]:g}" if k in figures else "" for k in topk))
         console.print(table)
     if metrics.get("qrels"):
-        console.print("judged passages: " + ", ".join(f"{measure} {value:.3f}" for measure, value in metrics["qrels"].items()))
+        console.print(
+            "judged passages: " + ", ".join(f"{measure} {value:.3f}" for measure, value in metrics["qrels"].items())
+        )
     if metrics["missing"]:
         console.print(f"{metrics['missing']:,} questions are not in the ranking and count as misses")
 

@@ -44,7 +44,9 @@ class BiEncoder(nn.Module):
         longest = getattr(passage.transformer.config, "max_position_embeddings", None)
         for key in ("query_max_length", "passage_max_length"):
             if longest and getattr(settings, key) > longest:
-                raise UserError(f"model.{key}: {getattr(settings, key)} is more than the encoder's {longest} positions. Lower it.")
+                raise UserError(
+                    f"model.{key}: {getattr(settings, key)} is more than the encoder's {longest} positions. Lower it."
+                )
 
     def forward(self, queries: Tokens, passages: Tokens) -> tuple[Tensor, Tensor]:
         """Embeddings [B, dim] of the queries and [P, dim] of the passages."""
@@ -98,7 +100,9 @@ def load_bi_encoder(
     query_path, passage_path = str(name_or_path), str(name_or_path)
     if (folder / QUERY_FOLDER).is_dir():
         if settings.tied:
-            raise UserError(f"model.tied: {folder} holds two encoders, {QUERY_FOLDER} and {PASSAGE_FOLDER}. Set model.tied=false.")
+            raise UserError(
+                f"model.tied: {folder} holds two encoders, {QUERY_FOLDER} and {PASSAGE_FOLDER}. Set model.tied=false."
+            )
         query_path, passage_path = str(folder / QUERY_FOLDER), str(folder / PASSAGE_FOLDER)
     query = _load_encoder(query_path, settings, gradient_checkpointing)
     if settings.tied:

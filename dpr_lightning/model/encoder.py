@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from dpr_lightning.errors import UserError, check_choice, check_positive
@@ -24,7 +24,12 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, transformer: PreTrainedModel, *, pooling: str = "cls", normalize: bool = False, projection_dim: int | None = None
+        self,
+        transformer: PreTrainedModel,
+        *,
+        pooling: str = "cls",
+        normalize: bool = False,
+        projection_dim: int | None = None,
     ) -> None:
         """Removes the transformer's pooler, whose weights would never get a gradient.
 
@@ -37,7 +42,7 @@ class Encoder(nn.Module):
         super().__init__()
         check_choice(pooling, "model.pooling", ["cls", "mean"])
         if getattr(transformer, "pooler", None) is not None:
-            transformer.pooler = None
+            transformer.pooler = None  # type: ignore[assignment]
         self.transformer, self.pooling, self.normalize = transformer, pooling, normalize
         self.projection: nn.Linear | None = None
         if projection_dim is not None:
@@ -66,7 +71,11 @@ class Encoder(nn.Module):
         """Writes the projection, if there is one, below a model folder."""
         if self.projection is not None:
             (folder / PROJECTION_FOLDER).mkdir()
-            size = {"in_features": self.projection.in_features, "out_features": self.projection.out_features, "bias": True}
+            size = {
+                "in_features": self.projection.in_features,
+                "out_features": self.projection.out_features,
+                "bias": True,
+            }
             activation = {"activation_function": "torch.nn.modules.linear.Identity"}
             write_json(folder / PROJECTION_FOLDER / "config.json", size | activation)
             weights = {f"linear.{name}": weight for name, weight in self.projection.state_dict().items()}
@@ -88,7 +97,9 @@ def load_transformer(name_or_path: str | Path, *, gradient_checkpointing: bool =
     """
     try:
         config = AutoConfig.from_pretrained(name_or_path)
-        loaded: Any = AutoModel.from_pretrained(name_or_path, config=config, dtype=torch.float32, output_loading_info=True)
+        loaded: Any = AutoModel.from_pretrained(
+            name_or_path, config=config, dtype=torch.float32, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"model.name_or_path: {name_or_path} is no folder with a model, and the hub does not give one "
@@ -97,7 +108,9 @@ def load_transformer(name_or_path: str | Path, *, gradient_checkpointing: bool =
     transformer, info = loaded
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
     if missing:
-        raise UserError(f"model.name_or_path: {name_or_path} lacks the weights {', '.join(missing[:5])}. Fetch the model again.")
+        raise UserError(
+            f"model.name_or_path: {name_or_path} lacks the weights {', '.join(missing[:5])}. Fetch the model again."
+        )
     if gradient_checkpointing:
         transformer.gradient_checkpointing_enable()
     transformer.train()

@@ -43,7 +43,10 @@ def _save_encoder(bi_encoder: BiEncoder, encoder: Encoder, folder: Path, max_len
     bi_encoder.inputs.tokenizer.save_pretrained(folder)
     encoder.save_projection(folder)
     parts = _parts(bi_encoder.settings)
-    modules = [{"idx": i, "name": str(i), "path": path, "type": _SENTENCE_TRANSFORMERS[kind]} for i, (path, kind) in enumerate(parts)]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": _SENTENCE_TRANSFORMERS[kind]}
+        for i, (path, kind) in enumerate(parts)
+    ]
     write_json(folder / "modules.json", modules)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
     write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "dot"})
@@ -63,11 +66,11 @@ def _parts(settings: Settings) -> list[tuple[str, str]]:
 
 def _describe_router(folder: Path, settings: Settings) -> None:
     routes = {"query": QUERY_FOLDER, "document": PASSAGE_FOLDER}
-    structure = {
-        route: [f"{sub}/{path}".rstrip("/") for path, _ in _parts(settings)] for route, sub in routes.items()
-    }
+    structure = {route: [f"{sub}/{path}".rstrip("/") for path, _ in _parts(settings)] for route, sub in routes.items()}
     types = {
-        f"{sub}/{path}".rstrip("/"): _SENTENCE_TRANSFORMERS[kind] for sub in routes.values() for path, kind in _parts(settings)
+        f"{sub}/{path}".rstrip("/"): _SENTENCE_TRANSFORMERS[kind]
+        for sub in routes.values()
+        for path, kind in _parts(settings)
     }
     write_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _SENTENCE_TRANSFORMERS["Router"]}])
     write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "dot"})

@@ -72,7 +72,9 @@ def read_rankings(path: Path) -> Iterator[Ranking]:
                     yield _sorted(path, qid, docids, scores, tag)
                     finished.add(qid)
                 if found in finished:
-                    raise UserError(f"{path}, line {number}: query {found} stands in two places. Sort the file by query.")
+                    raise UserError(
+                        f"{path}, line {number}: query {found} stands in two places. Sort the file by query."
+                    )
                 qid, docids, scores = found, [], []
             docids.append(docid)
             scores.append(score)
@@ -100,7 +102,9 @@ def merge_rankings(files: list[Path], *, depth: int) -> Iterator[Ranking]:
                     there = "ends" if part is None else f"has query {part.qid}"
                     raise UserError(f"{file} {there} where {files[0]} has query {first.qid}. Search both shards again.")
                 if part.tag != first.tag:
-                    raise UserError(f"{file} and {files[0]} are tagged {part.tag} and {first.tag}: two models made them.")
+                    raise UserError(
+                        f"{file} and {files[0]} are tagged {part.tag} and {first.tag}: two models made them."
+                    )
             yield _merge(files, [part for part in parts if part], depth)
         for file, reader in zip(files[1:], readers[1:], strict=True):
             if (more := next(reader, None)) is not None:
@@ -144,6 +148,10 @@ def _parse(path: Path, number: int, line: str) -> tuple[str, str, float, str]:
 
 def _check_ids(ids: list[str], format: str) -> None:
     for value in ids:
-        if (format == "trec" and (not value or len(value.split()) != 1 or value != value.strip())) or "\t" in value or "\n" in value:
+        if (
+            (format == "trec" and (not value or len(value.split()) != 1 or value != value.strip()))
+            or "\t" in value
+            or "\n" in value
+        ):
             remedy = "Set format=text" if format == "trec" and "\t" not in value and "\n" not in value else "Rename it"
             raise UserError(f"id {value!r} holds white space, which a {format} ranking cannot carry. {remedy}.")

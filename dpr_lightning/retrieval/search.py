@@ -98,7 +98,8 @@ def reduce(rankings: Path, *, split: str, depth: int = 100, format: str = "trec"
     files = complete_shards(rankings / split, ending, made_by="search.py -m shard='range(N)'")
     count = write_rankings(path, merge_rankings(files, depth=depth), format=format)
     seconds = time.perf_counter() - start
-    return f"{path}: {count:,} queries merged from {len(files)} shards in {seconds:,.1f} s ({count / seconds:,.0f} queries/s)"
+    speed = f"{count / seconds:,.0f} queries/s"
+    return f"{path}: {count:,} queries merged from {len(files)} shards in {seconds:,.1f} s ({speed})"
 
 
 def parse_bytes(size: str | int) -> int:

@@ -21,7 +21,9 @@ _PAIRS_AT_ONCE = 4096
 _NO_ROW = np.iinfo(np.int64).max
 
 
-def topk_inner_product(queries: NDArray[np.float32], blocks: Iterable[NDArray[Any]], *, depth: int) -> tuple[Scores, Rows]:
+def topk_inner_product(
+    queries: NDArray[np.float32], blocks: Iterable[NDArray[Any]], *, depth: int
+) -> tuple[Scores, Rows]:
     """The `depth` best passages of each query by exact inner product.
 
     Equal scores rank by corpus row. Scores and order do not depend on how the corpus is cut into blocks: the block
@@ -61,12 +63,19 @@ class _RunningTopK:
 
     def add(self, block: NDArray[Any]) -> None:
         if block.shape[1] != self.queries.shape[1]:
-            raise UserError(f"queries have {self.queries.shape[1]} dimensions, passages {block.shape[1]}: two models made them.")
+            raise UserError(
+                f"queries have {self.queries.shape[1]} dimensions, passages {block.shape[1]}: two models made them."
+            )
         block = np.ascontiguousarray(block, np.float32)
         if not len(block):
             return
         # |block product - exact score| of one pair, over any order of summation
-        error = block.shape[1] * np.finfo(np.float32).eps * self.query_norms * _norms(block, self.rows_seen, "passage").max()
+        error = (
+            block.shape[1]
+            * np.finfo(np.float32).eps
+            * self.query_norms
+            * _norms(block, self.rows_seen, "passage").max()
+        )
         k = min(self.depth + _SLACK, len(block))
         rough, local = faiss.knn(self.queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
         before = self.scores, self.rows
@@ -79,7 +88,7 @@ class _RunningTopK:
         self._merge(slice(None), found, np.where(in_reach, local + self.rows_seen, _NO_ROW))
         if k < len(block):
             unsure = rough[:, -1] + error >= self._threshold(self.scores)
-            for query in np.flatnonzero(unsure):
+            for query in np.flatnonzero(unsure).tolist():
                 self._look_again(query, block, before, error[query])
         self.rows_seen += len(block)
 

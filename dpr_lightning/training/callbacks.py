@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from dpr_lightning.data.collate import Batch
 
@@ -17,6 +18,10 @@ class StepReport(pl.Callback):
     processes, padding left out; `train/padding_share` is padding ÷ all token positions of the batches.
     """
 
+    def __init__(self) -> None:
+        """Counts from the start of training."""
+        self._tokens = torch.zeros((), dtype=torch.int64)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock."""
         self._begin()
@@ -27,9 +32,9 @@ class StepReport(pl.Callback):
         """Counts the batch and logs when Lightning does."""
         self._questions += len(batch.targets)
         for tokens in (batch.queries, batch.passages):
-            self._tokens = self._tokens + tokens["attention_mask"].sum()  # stays on the device until it is logged
+            self._tokens = self._tokens.to(pl_module.device) + tokens["attention_mask"].sum()
             self._positions += tokens["attention_mask"].numel()
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         seconds = time.perf_counter() - self._start
         values = {
@@ -44,4 +49,4 @@ class StepReport(pl.Callback):
 
     def _begin(self) -> None:
         self._start, self._questions, self._positions = time.perf_counter(), 0, 0
-        self._tokens: Any = 0
+        self._tokens = torch.zeros((), dtype=torch.int64)

@@ -62,7 +62,7 @@ class ResumePoints(pl.Callback):
 
 
 def find_resume_point(folder: Path) -> Path | None:
-    """The newest resume point that is intact, or None where there is none; damaged ones are reported and passed over."""
+    """The newest intact resume point, or None where there is none; damaged ones are reported and passed over."""
     for file in _newest_first(folder):
         hash_file = _hash_file(file)
         if hash_file.exists() and hash_file.read_text() == _hash(file):

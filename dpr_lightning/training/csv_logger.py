@@ -6,7 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from dpr_lightning.files import written_whole

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.loggers import Logger
 
 from dpr_lightning.data.datamodule import RetrievalDataModule
 from dpr_lightning.errors import UserError
 from dpr_lightning.files import refuse_overwrite
+from dpr_lightning.model.bi_encoder import BiEncoder
 from dpr_lightning.model.export import save_bi_encoder
-from dpr_lightning.training.checkpoints import find_resume_point
-from dpr_lightning.training.module import RetrieverModule
+from dpr_lightning.training.callbacks import StepReport
+from dpr_lightning.training.checkpoints import ResumePoints, find_resume_point
+from dpr_lightning.training.module import GradCacheModule, RetrieverModule
 
 
 def prepare_run(run_dir: str | Path, *, overwrite: bool) -> Path:
@@ -33,10 +37,53 @@ def prepare_run(run_dir: str | Path, *, overwrite: bool) -> Path:
     return run_dir
 
 
+def make_module(
+    bi_encoder: BiEncoder,
+    *,
+    query_chunk_size: int | None = None,
+    passage_chunk_size: int | None = None,
+    gradient_clip_val: float | None = None,
+    **parts: Any,
+) -> RetrieverModule:
+    """The Lightning module: with gradient cache where both chunk sizes are given, plain where none is.
+
+    `parts` are loss, optimizer and scheduler as `RetrieverModule` takes them.
+    """
+    if query_chunk_size is None and passage_chunk_size is None:
+        return RetrieverModule(bi_encoder, **parts)
+    if query_chunk_size is None or passage_chunk_size is None:
+        raise UserError(
+            "grad_cache: only one chunk size is set. Set grad_cache.query_chunk_size and passage_chunk_size, or none."
+        )
+    return GradCacheModule(
+        bi_encoder,
+        **parts,
+        query_chunk_size=query_chunk_size,
+        passage_chunk_size=passage_chunk_size,
+        gradient_clip_val=gradient_clip_val,
+    )
+
+
 def fit(
-    make_trainer: Callable[[], pl.Trainer], module: RetrieverModule, data: RetrievalDataModule, *, run_dir: Path
+    make_trainer: Callable[..., pl.Trainer],
+    module: RetrieverModule,
+    data: RetrievalDataModule,
+    *,
+    run_dir: Path,
+    loggers: Sequence[Logger] = (),
+    every_n_steps: int = 20_000,
+    keep_last: int = 2,
 ) -> str:
     """Trains, resuming where an earlier run was cut off, and writes `run_dir/model`.
+
+    Args:
+        make_trainer: makes the Trainer; called with loggers, callbacks and what the module and data demand.
+        module: what to train.
+        data: on what.
+        run_dir: for `train/checkpoints` and `model`.
+        loggers: where metrics go.
+        every_n_steps: steps between resume points; see `ResumePoints`.
+        keep_last: resume points kept.
 
     Returns:
         One line: what was written, how much was trained, how fast.
@@ -46,10 +93,16 @@ def fit(
         KeyboardInterrupt: on Ctrl-C, after Lightning has shut down.
     """
     start = time.perf_counter()
-    resume_point = find_resume_point(run_dir / "train" / "checkpoints")
+    checkpoints = ResumePoints(run_dir / "train" / "checkpoints", every_n_steps=every_n_steps, keep_last=keep_last)
+    resume_point = find_resume_point(checkpoints.folder)
+    demanded: dict[str, Any] = {} if data.dev_examples else {"limit_val_batches": 0}
+    if not module.automatic_optimization:
+        demanded["gradient_clip_val"] = None  # the module clips
     try:
-        trainer = make_trainer()
-        trainer.fit(module, data, ckpt_path=resume_point)
+        trainer = make_trainer(
+            logger=list(loggers), callbacks=[StepReport(), checkpoints], enable_checkpointing=False, **demanded
+        )
+        trainer.fit(module, data, ckpt_path=resume_point, weights_only=True)
     except MisconfigurationException as error:
         reason = " ".join(str(error).split())
         raise UserError(f"trainer: {reason} Choose trainer=cpu, gpu or ddp, or correct trainer.*.") from error

@@ -30,7 +30,7 @@ def gather(rows: Tensor) -> Tensor:
         return rows
     if not rows.requires_grad:
         return _all_gather(rows)
-    gathered: Tensor = _Gather.apply(rows)
+    gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
     return gathered
 
 

@@ -15,6 +15,11 @@ class PoolRanking(Metric):
     """
 
     full_state_update = False
+    queries: list[Tensor]
+    positives: list[Tensor]
+    passages: list[Tensor]
+    positive_docids: list[Tensor]
+    docids: list[Tensor]
 
     def __init__(self) -> None:
         """Keeps embeddings on the device until `compute`."""

@@ -19,4 +19,5 @@ def linear_warmup(optimizer: Optimizer, *, total_steps: int, warmup: float = 0.1
     if warmup < 0:
         raise UserError(f"scheduler.warmup: {warmup} is negative. Give a fraction of the steps, or a number of steps.")
     steps = math.ceil(warmup * total_steps) if warmup < 1 else int(warmup)
-    return get_linear_schedule_with_warmup(optimizer, steps, total_steps)
+    schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, steps, total_steps)
+    return schedule
