@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from dpr_lightning.launch import command, explicit_keys, plain
+from dpr_lightning.launch import command, explicit_keys, make, plain
 
 
 @command
@@ -22,7 +21,7 @@ def encode(config: DictConfig) -> str:
         source = open_queries(plain(config.data.queries).get(config.split), key=key, skip_invalid=skip_invalid)
     else:
         source = open_corpus(plain(config.data)["corpus"], skip_invalid=skip_invalid)
-    bi_encoder = instantiate(config.model, name_or_path=config.model_dir, explicit=explicit_keys("model"))
+    bi_encoder = make(config, "model", name_or_path=config.model_dir, explicit=explicit_keys("model"))
     encoder = ShardEncoder(bi_encoder, source, side=config.side, overwrite=config.overwrite, **plain(config.encode))
     folder = Path(config.run_dir) / "embeddings" / config.side
     if config.side == "query":

@@ -22,7 +22,7 @@ def evaluate(config: DictConfig) -> str:
         open_queries(data["queries"].get(config.split), key=key, skip_invalid=skip_invalid),
         open_corpus(data["corpus"], skip_invalid=skip_invalid),
         Path(config.run_dir) / "evaluation" / config.split,
-        qrels_file=Path(qrels) if qrels else None,
+        qrels_file=Path(str(qrels)) if qrels else None,
         **plain(config.data, "answers", "match_title"),
         **plain(config, "topk", "overwrite"),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
 
 
 class UserError(ValueError):
@@ -15,8 +17,13 @@ class UserError(ValueError):
 
 def check_positive(value: object, key: str) -> None:
     """Raises UserError unless `value` is a whole number of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{key}: {value!r} is not a whole number of at least 1. Correct {key}.")
+    check_at_least(1, value, key)
+
+
+def check_at_least(least: int, value: object, key: str) -> None:
+    """Raises UserError unless `value` is a whole number of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{key}: {value!r} is not a whole number of at least {least}. Correct {key}.")
 
 
 def check_choice(value: object, key: str, choices: Sequence[object]) -> None:
@@ -24,3 +31,16 @@ def check_choice(value: object, key: str, choices: Sequence[object]) -> None:
     if value not in choices:
         allowed = ", ".join(map(str, choices))
         raise UserError(f"{key}: {value!r} is not possible. Set {key} to one of: {allowed}.")
+
+
+@contextlib.contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """Ends the process with one line on stderr: after a UserError with exit code 1, after Ctrl-C with 130."""
+    try:
+        yield
+    except UserError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

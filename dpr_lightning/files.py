@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import io
 import json
 import os
 import shutil
@@ -13,14 +15,16 @@ from typing import IO, Any
 from dpr_lightning.errors import UserError
 
 
-def refuse_overwrite(path: Path, overwrite: bool) -> None:
+def refuse_overwrite(
+    path: Path, overwrite: bool, *, remedy: str = "Set overwrite=true to make it anew, or choose another run_dir"
+) -> None:
     """Raises UserError if `path` is there and `overwrite` is not set."""
     if path.exists() and not overwrite:
-        raise UserError(f"{path} is finished already. Set overwrite=true to make it anew, or choose another run_dir.")
+        raise UserError(f"{path} is finished already. {remedy}.")
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[IO[str]]:
+def written_whole(path: Path) -> Iterator[io.TextIOWrapper]:
     """A text file to write to; it takes the name `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -31,6 +35,17 @@ def written_whole(path: Path) -> Iterator[IO[str]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lines_written_whole(path: Path) -> Iterator[io.TextIOWrapper]:
+    """As `written_whole`, and compressed where the name ends in .gz."""
+    with written_whole(path) as file:
+        if path.suffix != ".gz":
+            yield file
+            return
+        with gzip.GzipFile("", "wb", fileobj=file.buffer, mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as text:
+            yield text
 
 
 @contextlib.contextmanager

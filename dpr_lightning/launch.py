@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
+import logging
 import os
 import re
 import sys
+import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.types import RunMode
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dpr_lightning.errors import UserError
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_MULTIRUN = ("-m", "--multirun")
+_KEY_TYPES: dict[str, Any] = {  # of keys that no constructor checks before they matter
+    **dict.fromkeys(("name", "run_dir", "model_dir", "run_file", "split"), str),
+    **dict.fromkeys(("overwrite", "data.skip_invalid", "data.match_title"), bool),
+    "seed": int,
+    "shard": int | None,
+}
+_SCALARS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", type(None): "null"}
 
 
 def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
@@ -29,7 +42,7 @@ def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
 
     The config of the script's name is composed with the command line, the task runs once or, with `-m`, for each
     combination, and the line that it returns is printed. A user's mistake ends the process with one line on stderr
-    and exit code 1 (with a traceback if HYDRA_FULL_ERROR=1), Ctrl-C with 130.
+    and exit code 1 (with a traceback if HYDRA_FULL_ERROR=1), Ctrl-C with 130. Warnings go to the log.
     """
     script = Path(task.__code__.co_filename)
     wants_traceback = os.environ.get(_FULL_ERROR) == "1"
@@ -39,39 +52,56 @@ def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
         if not wants_traceback:
             os.environ.pop(_FULL_ERROR, None)
         with _mistakes_in_one_line(wants_traceback):
-            print(task(config), flush=True)
+            for key, hint in _KEY_TYPES.items():
+                _check_type(OmegaConf.select(config, key), hint, key)
+            if summary := task(config):
+                print(summary, flush=True)
 
     @functools.wraps(task)
     def entry() -> None:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no report of the pooler that is left out
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # allowed in any place
+        logging.captureWarnings(True)
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on a newer torch
         os.environ[_FULL_ERROR] = "1"  # while the config is composed: lets Hydra raise what it would print at length
         with _mistakes_in_one_line(wants_traceback):
+            sys.argv[1:] = _hydra_arguments(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(script.parent / "conf"), config_name=script.stem)(run)()
 
     return entry
-
-
-@contextlib.contextmanager
-def _mistakes_in_one_line(wants_traceback: bool) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
-            raise
-        print(_one_line(error), file=sys.stderr)
-        sys.exit(1)
 
 
 def plain(config: DictConfig, *keys: str) -> dict[str, Any]:
     """The values of a config, or of some of its keys, as plain Python objects."""
     values: Any = OmegaConf.to_container(config, resolve=True)
     return {key: values[key] for key in keys} if keys else values
+
+
+def make(config: DictConfig, key: str, **arguments: Any) -> Any:
+    """The object that the config describes under `key`; with `_partial_`, a function that makes it.
+
+    Args:
+        config: the whole config.
+        key: of a group with `_target_`.
+        arguments: override or extend those of the config.
+
+    Raises:
+        UserError: an argument of the wrong type, or one that the target refuses, now or when the function is called;
+            the message names `key`.
+    """
+    group: Any = OmegaConf.select(config, key)
+    values = plain(group) | arguments
+    with _naming(key):
+        _check_arguments(get_object(values["_target_"]), values, key)
+        made = instantiate(group, **arguments, _convert_="all")
+    if not values.get("_partial_"):
+        return made
+
+    def make_now(*args: Any, **kwargs: Any) -> Any:
+        with _naming(key):
+            return made(*args, **kwargs)
+
+    return make_now
 
 
 def explicit_keys(group: str) -> list[str]:
@@ -81,24 +111,89 @@ def explicit_keys(group: str) -> list[str]:
 
 
 def training_run_dir(config: DictConfig) -> Path:
-    """The run folder of a training: `run_dir`, and in a sweep a folder below it that names the job's settings."""
+    """The run folder of a training: `run_dir`, and in a sweep a folder below it that names what the job varies.
+
+    In a sweep, `sys.argv` becomes the command line of this one job: with it Lightning starts the processes of the
+    other devices, which must not start the sweep again.
+    """
     job = HydraConfig.get()
-    settings = job.job.override_dirname
-    if job.mode == RunMode.MULTIRUN and settings and "run_dir=" not in settings:
-        return Path(config.run_dir) / re.sub(r"[^\w.=,+-]+", "_", settings)
-    return Path(config.run_dir)
+    folder = Path(config.run_dir)
+    if job.mode == RunMode.MULTIRUN:
+        varied = job.job.override_dirname
+        if varied and "run_dir-" not in varied:
+            folder /= re.sub(r"[^\w.+-]+", "_", varied)
+        escaped = str(folder).replace("'", r"\'")
+        sys.argv[1:] = [*job.overrides.task, f"run_dir='{escaped}'"]
+    return folder
 
 
-def _one_line(error: Exception) -> str:
-    """The message of a mistake in one line; Hydra's own get what to do in our terms."""
-    cause = error.__cause__
-    if isinstance(cause, UserError):
-        return str(cause)
-    text = " ".join(str(error).split())
-    if isinstance(error, UserError):
-        return text
-    if unknown := re.match(r"Could not override '([^']+)'\.", text):
+def _hydra_arguments(words: list[str]) -> list[str]:
+    """The command line as Hydra takes it.
+
+    `-m` may stand in any place, `data.queries` and `data.qrels` take splits of any name, and in a sweep the name of a
+    job is made of what varies alone (and of `experiment` only where it does not give the run folder its name).
+    """
+    words = [re.sub(r"^(data\.(?:queries|qrels)\.)", r"++\1", word) for word in words]
+    rest = [word for word in words if word not in _MULTIRUN]
+    if len(rest) == len(words):
+        return words
+    parser = OverridesParser.create()
+    overrides = parser.parse_overrides([word for word in rest if "=" in word and not word.startswith("-")])
+    fixed = {override.key_or_group for override in overrides if not override.is_sweep_override()} | {"overwrite"}
+    if "run_dir" not in fixed:
+        fixed.add("experiment")
+    return ["-m", *rest, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(fixed))}]"]
+
+
+@contextlib.contextmanager
+def _mistakes_in_one_line(wants_traceback: bool) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        if wants_traceback:
+            raise
+        print(" ".join(_message(error).split()), file=sys.stderr)
+        sys.exit(1)
+
+
+def _message(error: Exception) -> str:
+    """What to tell the user; Hydra's own errors get what to do in our terms."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option}: there is no such option. Set {group} to one of: {', '.join(error.options)}."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}. Correct the path (run_dir, model_dir, run_file) or its permissions."
+    if unknown := re.match(r"Could not override '([^']+)'\.", str(error)):
         return f"{unknown[1]}: there is no such config key. See `--cfg job` for all keys."
-    if cause is not None and not isinstance(cause, HydraException | OmegaConfBaseException):
-        text += f" ({' '.join(str(cause).split())})"
-    return text
+    return str(error)
+
+
+@contextlib.contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Turns what a constructor raises at a wrong argument into a UserError that names the config key."""
+    try:
+        yield
+    except (InstantiationException, TypeError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, UserError) or not isinstance(cause, TypeError | ValueError | OSError | ImportError):
+            raise cause from cause.__cause__
+        raise UserError(f"{key}: {str(cause).rstrip('.')}. Correct {key}.*.") from error
+
+
+def _check_arguments(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> None:
+    for name, hint in get_type_hints(target.__init__ if inspect.isclass(target) else target).items():
+        if name in values:
+            _check_type(values[name], hint, f"{key}.{name}")
+
+
+def _check_type(value: Any, hint: Any, key: str) -> None:
+    """Raises UserError for text, a number, a truth value or null where the type hint takes something else."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if type(value) not in _SCALARS or any(option is Any or get_origin(option) is not None for option in options):
+        return
+    if type(value) not in options and not (type(value) is int and float in options):
+        wanted = " or ".join(_SCALARS[option] for option in options if option in _SCALARS)
+        raise UserError(f"{key}: {value!r} is not {wanted or 'possible'}. Correct {key}.")

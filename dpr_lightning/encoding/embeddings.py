@@ -1,17 +1,20 @@
 """The embedding file: one shard's embeddings and ids as safetensors, grown chunk by chunk, opened memory-mapped.
 
-Tensors, in this order: `embeddings` [rows, dim] float32 or float16, `id_offsets` [rows + 1] int64, `id_bytes` uint8
-(UTF-8 ids end to end; id i is `id_bytes[id_offsets[i]:id_offsets[i + 1]]`). The header's metadata, all strings: format,
-side, shard, num_shards, first_row, rows, precision, model_fingerprint, data_fingerprint.
+Tensors, in this order: `chunk_xxh3` [chunks + 1] uint64, `embeddings` [rows, dim] float32 or float16, `id_offsets`
+[rows + 1] int64, `id_bytes` uint8 (UTF-8 ids end to end; id i is `id_bytes[id_offsets[i]:id_offsets[i + 1]]`). The
+header's metadata, all strings: format, chunk_size, side, shard, num_shards, first_row, rows, precision,
+model_fingerprint, data_fingerprint.
 
 All sizes are known before the first row is encoded, so the header is written first, and an unfinished file
-(`….partial`) is a prefix of the finished one.
+(`….partial`) is laid out as the finished one. `chunk_xxh3` holds the XXH3 hash of each chunk of `chunk_size` rows, 0
+while it is not written, and last that of the ids: what counts as written is what has its checksum.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,14 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from dpr_lightning.encoding.ids import Ids
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import flush_to_disk
+from dpr_lightning.files import flush_to_disk, refuse_overwrite
 
 FORMAT = "dpr_lightning.embeddings/1"
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES = {
+    name: np.dtype(code)
+    for name, code in (("F32", "<f4"), ("F16", "<f2"), ("I64", "<i8"), ("U64", "<u8"), ("U8", "u1"))
+}
 _ALIGNMENT = 64  # of the first embedding in the file
 
 
@@ -44,23 +52,6 @@ class Identity:
     data_fingerprint: str
 
 
-class Ids(Sequence[str]):
-    """The ids of an embedding file in row order, decoded one by one when asked for."""
-
-    def __init__(self, offsets: NDArray[np.int64], utf8: NDArray[np.uint8]) -> None:
-        """Takes `id_offsets` [rows + 1] and `id_bytes`."""
-        self._offsets, self._utf8 = offsets, utf8
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
-
-    def __getitem__(self, row: Any) -> Any:
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
-        row = range(len(self))[row]  # IndexError beyond the end, negative rows from the end
-        return self._utf8[self._offsets[row] : self._offsets[row + 1]].tobytes().decode()
-
-
 @dataclass(frozen=True)
 class Embeddings:
     """An opened embedding file: `array` [rows, dim] float32 or float16, memory-mapped, and the id of each row."""
@@ -69,55 +60,93 @@ class Embeddings:
     identity: Identity
     ids: Ids
     array: NDArray[Any]
+    chunk_size: int
+    checksums: NDArray[np.uint64]  # [chunks + 1], the last of the ids
+
+    def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
+        """Blocks [rows, dim] of `array` in order, the last smaller, each chunk checked where its last row is read.
+
+        Raises:
+            UserError: rows are not as they were written; blocks given before may be damaged as well.
+        """
+        digest, total = xxhash.xxh3_64(), len(self.array)
+        for first in range(0, total, rows):
+            row, end = first, min(first + rows, total)
+            while row < end:
+                chunk = row // self.chunk_size
+                stop = min(end, (chunk + 1) * self.chunk_size)
+                digest.update(self.array[row:stop].data)
+                if stop in (total, (chunk + 1) * self.chunk_size):
+                    if digest.intdigest() != self.checksums[chunk]:
+                        raise self._damaged(f"rows {chunk * self.chunk_size:,} to {stop - 1:,}")
+                    digest.reset()
+                row = stop
+            yield self.array[first:end]
+
+    def verify(self) -> None:
+        """Raises UserError, naming what is damaged first, unless embeddings and ids are as they were written."""
+        for _ in self.blocks(self.chunk_size):
+            pass
+        if self.ids.checksum() != self.checksums[-1]:
+            raise self._damaged("the ids")
+
+    def _damaged(self, what: str) -> UserError:
+        return UserError(f"{self.path}: {what} are damaged (their checksum differs). Delete the file and encode again.")
 
 
 def open_embeddings(path: str | Path) -> Embeddings:
-    """The ids and the memory-mapped embeddings of a file.
+    """The ids and the memory-mapped embeddings of a file; `verify` on the result checks every byte of them.
 
     Raises:
         UserError: no such file, cut short, or not an embedding file of ours.
     """
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"{path} is not there. Make it with encode.py, or correct the path.")
     try:
         start, header = _read_header(path)
         metadata = header.pop("__metadata__")
         if metadata.pop("format") != FORMAT:
-            raise KeyError("format")
+            raise ValueError("another format")
+        chunk_size = int(metadata.pop("chunk_size"))
         numbers = {key: int(metadata[key]) for key in ("shard", "num_shards", "first_row", "rows")}
         identity = Identity(**{**metadata, **numbers})
-        places = {name: (start + tensor["data_offsets"][0], tensor) for name, tensor in header.items()}
-        end = start + max(tensor["data_offsets"][1] for tensor in header.values())
-    except (KeyError, TypeError, ValueError, struct.error) as error:
+        (_, dim), (id_bytes,) = header["embeddings"]["shape"], header["id_bytes"]["shape"]
+        if header != _tensors(identity.rows, dim, header["embeddings"]["dtype"], id_bytes, chunk_size):
+            raise ValueError("other tensors")
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError, struct.error) as error:
         raise UserError(f"{path} is no embedding file of this program. Encode again, or correct the path.") from error
+    end = start + header["id_bytes"]["data_offsets"][1]
     if path.stat().st_size != end:
-        raise UserError(
-            f"{path} has {path.stat().st_size:,} bytes where {end:,} belong: it was cut short. Encode it again."
-        )
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes where {end:,} belong. Delete it and encode again.")
 
-    def mapped(name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-        offset, tensor = places[name]
-        return (
-            np.memmap(path, dtype, "r", offset, tuple(tensor["shape"]))
-            if 0 not in tensor["shape"]
-            else np.empty(0, dtype)
-        )
+    def mapped(name: str) -> NDArray[Any]:
+        dtype, shape = _DTYPES[header[name]["dtype"]], tuple(header[name]["shape"])
+        if 0 in shape:
+            return np.empty(shape, dtype)  # nothing cannot be mapped
+        return np.memmap(path, dtype, "r", start + header[name]["data_offsets"][0], shape)
 
-    dtype: np.dtype[Any] = _DTYPES[header["embeddings"]["dtype"]]
-    ids = Ids(mapped("id_offsets", np.dtype("<i8")), mapped("id_bytes", np.dtype("u1")))
-    return Embeddings(path, identity, ids, mapped("embeddings", dtype))
+    ids = Ids(mapped("id_offsets"), mapped("id_bytes"))
+    return Embeddings(path, identity, ids, mapped("embeddings"), chunk_size, mapped("chunk_xxh3"))
 
 
 class EmbeddingWriter:
     """Grows `path.partial` by whole chunks and gives it its name when complete; a context manager.
 
-    A partial file that is there already is continued after its last whole chunk, if its header is the one this writer
+    A partial file that is there already is continued after its last intact chunk, if its header is the one this writer
     would write. While it is open, no other process can open a writer on the same file.
     """
 
     def __init__(
-        self, path: Path, identity: Identity, ids: Sequence[str], *, dim: int, dtype: str, chunk_size: int
+        self,
+        path: Path,
+        identity: Identity,
+        ids: Sequence[str],
+        *,
+        dim: int,
+        dtype: str,
+        chunk_size: int,
+        overwrite: bool = False,
     ) -> None:
         """Opens or continues the partial file.
 
@@ -128,51 +157,59 @@ class EmbeddingWriter:
             dim: size of an embedding.
             dtype: `float32` or `float16`.
             chunk_size: rows per chunk; the last may be smaller.
+            overwrite: begin anew where the partial file is of something else, and replace a finished file at the end.
 
         Raises:
-            UserError: another process holds the file, or its partial is of another model, data set or setting.
+            UserError: another process holds the file, it is finished already, or its partial is of another model, data
+                set or setting.
         """
         self.path, self.partial = path, path.with_name(path.name + ".partial")
         self.rows, self.chunk_size = identity.rows, chunk_size
         self.dtype = np.dtype(dtype).newbyteorder("<")
-        utf8 = [value.encode() for value in ids]
-        self._tail = np.cumsum([0, *map(len, utf8)], dtype="<i8").tobytes() + b"".join(utf8)
-        header = _header(identity, dim, self.dtype, len(self._tail) - 8 * (len(utf8) + 1))
+        self._ids = ids if isinstance(ids, Ids) else Ids.of(ids)
+        self._header = _header(identity, dim, self.dtype, len(self._ids.utf8), chunk_size)
         self._row_bytes = dim * self.dtype.itemsize
+        self._first_embedding = len(self._header) + 8 * _table_size(self.rows, chunk_size)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"{path} is being written by another process. Wait for it, or choose another shard."
-            ) from None
-        try:
-            self.done = self._continue(header)
-        except BaseException:
-            self._lock.release()
-            raise
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(_held(path))
+            refuse_overwrite(path, overwrite)
+            self._file = opened.enter_context(self.partial.open("r+b" if self.partial.exists() else "w+b"))
+            self.done = self._continue(overwrite)
+            self._opened = opened.pop_all()
 
-    def _continue(self, header: bytes) -> int:
-        """Opens the partial file behind its last whole chunk and returns the rows that it holds."""
-        self._file = self.partial.open("r+b" if self.partial.exists() else "w+b")
-        found = self._file.read(len(header))
-        if found != header[: len(found)] or (len(found) < len(header) and found):
+    def _continue(self, overwrite: bool) -> int:
+        """Cuts the file behind its last intact chunk and returns the rows that it holds."""
+        found = self._file.read(len(self._header))
+        if not self._header.startswith(found) and not overwrite:
             raise UserError(
                 f"{self.partial} was begun with another model, data set or setting. "
                 "Delete it, set overwrite=true, or choose another run_dir."
             )
-        if not found:
-            self._file.write(header)
-        held = min((self.partial.stat().st_size - len(header)) // self._row_bytes, self.rows)
-        done = held if held == self.rows else max(held, 0) // self.chunk_size * self.chunk_size
-        self._file.truncate(len(header) + done * self._row_bytes)
-        self._file.seek(0, os.SEEK_END)
+        if found != self._header:
+            self._file.truncate(0)
+            self._write(0, self._header)
+        table = self._file.read(self._first_embedding - len(self._header))
+        checksums = np.frombuffer(table.ljust(self._first_embedding - len(self._header), b"\0"), "<u8").copy()
+        done = 0
+        while done < self.rows:
+            rows = min(self.chunk_size, self.rows - done)
+            chunk = self._file.read(rows * self._row_bytes)
+            if xxhash.xxh3_64_intdigest(chunk) != checksums[done // self.chunk_size]:
+                checksums[done // self.chunk_size :] = 0
+                break
+            done += rows
+        self._file.truncate(self._first_embedding + done * self._row_bytes)
+        self._write(len(self._header), checksums.tobytes())
         return done
 
     def append(self, chunk: NDArray[Any]) -> None:
         """Adds the next chunk [chunk rows, dim]; when this returns, it is on the disk."""
-        self._file.write(np.ascontiguousarray(chunk, self.dtype).data)
+        if len(chunk) != min(self.chunk_size, self.rows - self.done):
+            raise ValueError(f"{self.partial}: {len(chunk)} rows are no chunk, at row {self.done} of {self.rows}")
+        content = np.ascontiguousarray(chunk, self.dtype)
+        self._write(self._first_embedding + self.done * self._row_bytes, content.data)
+        self._write_checksum(self.done // self.chunk_size, xxhash.xxh3_64_intdigest(content.data))
         flush_to_disk(self._file)
         self.done += len(chunk)
 
@@ -180,34 +217,67 @@ class EmbeddingWriter:
         """Adds the ids and gives the file its name."""
         if self.done != self.rows:
             raise ValueError(f"{self.partial}: {self.done} rows of {self.rows} are written")
-        self._file.write(self._tail)
+        self._write(self._first_embedding + self.rows * self._row_bytes, self._ids.offsets.astype("<i8").data)
+        self._file.write(self._ids.utf8.data)
+        self._write_checksum(-(-self.rows // self.chunk_size), self._ids.checksum())
         flush_to_disk(self._file)
         self.partial.replace(self.path)
+
+    def _write(self, place: int, content: bytes | memoryview) -> None:
+        self._file.seek(place)
+        self._file.write(content)
+
+    def _write_checksum(self, number: int, checksum: int) -> None:
+        self._write(len(self._header) + 8 * number, struct.pack("<Q", checksum))
 
     def __enter__(self) -> EmbeddingWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._opened.close()
 
 
-def _header(identity: Identity, dim: int, dtype: np.dtype[Any], id_bytes: int) -> bytes:
-    def tensors() -> Iterator[tuple[str, dict[str, Any]]]:
-        start = 0
-        name_of = {value: key for key, value in _DTYPES.items()}
-        for name, kind, shape, size in (
-            ("embeddings", name_of[dtype], [identity.rows, dim], identity.rows * dim * dtype.itemsize),
-            ("id_offsets", "I64", [identity.rows + 1], 8 * (identity.rows + 1)),
-            ("id_bytes", "U8", [id_bytes], id_bytes),
-        ):
-            yield name, {"dtype": kind, "shape": shape, "data_offsets": [start, start + size]}
-            start += size
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{path} is being written by another process. Wait for it, or choose another shard.") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # before the release: a lock on a removed file counts for nothing
+        lock.release()
 
-    metadata = {"format": FORMAT, **{key: str(value) for key, value in asdict(identity).items()}}
-    text = json.dumps({"__metadata__": metadata, **dict(tensors())}).encode()
-    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+
+def _table_size(rows: int, chunk_size: int) -> int:
+    return -(-rows // chunk_size) + 1
+
+
+def _tensors(rows: int, dim: int, dtype: str, id_bytes: int, chunk_size: int) -> dict[str, Any]:
+    """The header's entry of each tensor, in file order."""
+    shapes = {
+        "chunk_xxh3": ("U64", [_table_size(rows, chunk_size)]),
+        "embeddings": (dtype, [rows, dim]),
+        "id_offsets": ("I64", [rows + 1]),
+        "id_bytes": ("U8", [id_bytes]),
+    }
+    entries, start = {}, 0
+    for name, (kind, shape) in shapes.items():
+        end = start + math.prod(shape) * _DTYPES[kind].itemsize
+        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+        start = end
+    return entries
+
+
+def _header(identity: Identity, dim: int, dtype: np.dtype[Any], id_bytes: int, chunk_size: int) -> bytes:
+    """Length and JSON text, the latter padded so that the embeddings are aligned."""
+    kind = next(name for name, value in _DTYPES.items() if value == dtype)
+    metadata = {"format": FORMAT, "chunk_size": chunk_size, **asdict(identity)}
+    tensors = _tensors(identity.rows, dim, kind, id_bytes, chunk_size)
+    text = json.dumps({"__metadata__": {key: str(value) for key, value in metadata.items()}, **tensors}).encode()
+    text += b" " * (-(8 + len(text) + 8 * _table_size(identity.rows, chunk_size)) % _ALIGNMENT)
     return struct.pack("<Q", len(text)) + text
 
 

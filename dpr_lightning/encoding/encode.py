@@ -10,11 +10,11 @@ import torch
 
 from dpr_lightning.data.sources import Source
 from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity, open_embeddings
+from dpr_lightning.encoding.ids import Ids
 from dpr_lightning.encoding.loop import Speed, encode_rows, prepare, resolve_precision
 from dpr_lightning.encoding.progress import Progress
 from dpr_lightning.encoding.shards import shard_name, shard_rows
 from dpr_lightning.errors import UserError, check_choice, check_positive
-from dpr_lightning.files import refuse_overwrite
 from dpr_lightning.model.bi_encoder import BiEncoder
 
 _log = logging.getLogger(__name__)
@@ -77,16 +77,17 @@ class ShardEncoder:
             UserError: the shard does not exist, is finished already, or is being made by another process.
         """
         rows = shard_rows(shard, num_shards, len(self.source.rows))
-        refuse_overwrite(path, self.overwrite)
-        if self.overwrite:
-            path.unlink(missing_ok=True)
-            path.with_name(path.name + ".partial").unlink(missing_ok=True)
-        ids: list[str] = (
-            self.source.rows.select(rows).with_format("arrow")[:][self._id_field].to_pylist() if len(rows) else []
-        )
-        identity = self._identity(shard, num_shards, rows)
+        field = "docid" if self.side == "passage" else "query_id"
+        column = self.source.rows.select_columns([field]).with_format("arrow")
+        ids = Ids.of_column(column[rows.start : rows.stop][field])
         writer = EmbeddingWriter(
-            path, identity, ids, dim=self.encoder.dim, dtype=self.dtype, chunk_size=self.chunk_size
+            path,
+            self._identity(shard, num_shards, rows),
+            ids,
+            dim=self.encoder.dim,
+            dtype=self.dtype,
+            chunk_size=self.chunk_size,
+            overwrite=self.overwrite,
         )
         with writer, Progress(f"{self.side} {path.stem}", total=len(rows), done=writer.done) as progress:
             if writer.done:
@@ -106,16 +107,12 @@ class ShardEncoder:
         """Raises UserError unless a finished file is what `encode` would write now, up to precision."""
         found = open_embeddings(path).identity
         wanted = self._identity(shard, num_shards, shard_rows(shard, num_shards, len(self.source.rows)))
-        for what in ("model_fingerprint", "data_fingerprint"):
-            if getattr(found, what) != getattr(wanted, what):
+        for key in ("model_fingerprint", "data_fingerprint", "side", "shard", "num_shards"):
+            if getattr(found, key) != getattr(wanted, key):
                 raise UserError(
-                    f"{path} is of another {what.removesuffix('_fingerprint')} than this run's. "
+                    f"{path} is of another {key.removesuffix('_fingerprint')} than this run's. "
                     "Set overwrite=true to make it anew, or choose another run_dir."
                 )
-
-    @property
-    def _id_field(self) -> str:
-        return "docid" if self.side == "passage" else "query_id"
 
     def _identity(self, shard: int, num_shards: int, rows: range) -> Identity:
         return Identity(
@@ -142,11 +139,8 @@ class ShardEncoder:
 def encode_passages(shards: ShardEncoder, folder: Path, *, shard: int | None, num_shards: int) -> str:
     """Encodes one shard of the corpus into `folder`, or, without `shard`, every shard that is not there yet."""
     check_positive(num_shards, "num_shards")
-    other = [
-        file.name
-        for file in folder.glob("*-of-*.safetensors*")
-        if f"-of-{shard_name(0, num_shards).split('-')[2]}." not in file.name
-    ]
+    cut = shard_name(0, num_shards).split("-")[2]
+    other = sorted(f.name for f in folder.glob("[0-9]*-of-*.safetensors*") if f"-of-{cut}." not in f.name)
     if other:
         raise UserError(
             f"{folder} holds shards of another cut than num_shards={num_shards}: {other[0]}. "

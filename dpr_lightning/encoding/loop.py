@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,10 +76,11 @@ def encode_rows(
         for place, chunk in enumerate(chunks):
             chunk_ids = pending.pop().result()
             pending += [ahead.submit(token_ids, following) for following in chunks[place + 1 : place + 2]]
-            embeddings = np.empty((len(chunk), encoder.dim), np.float32)
+            embeddings = np.empty((len(chunk), encoder.dim), writer.dtype)
             for rows in length_batches([len(row) for row in chunk_ids], tokens_per_batch):
                 batch = inputs.pad([chunk_ids[row] for row in rows])
-                embeddings[rows] = _embed(encoder, batch)
+                with np.errstate(over="ignore"):  # what does not fit float16 becomes infinite
+                    embeddings[rows] = _embed(encoder, batch)
                 tokens += sum(len(chunk_ids[row]) for row in rows)
                 positions += batch["input_ids"].numel()
                 progress.advance(len(rows))
@@ -106,16 +108,18 @@ def _embed(encoder: Encoder, batch: dict[str, Any]) -> NDArray[np.float32]:
     return embeddings
 
 
-def _check_finite(embeddings: NDArray[np.float32], ids: Sequence[str], first_row: int) -> None:
+def _check_finite(embeddings: NDArray[Any], ids: Sequence[str], first_row: int) -> None:
     bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
     if len(bad):
         raise UserError(
             f"the embedding of {ids[first_row + int(bad[0])]!r} is not finite. "
-            "Set encode.precision=32; if it stays, the model's weights are broken."
+            "Set encode.precision=32 and encode.dtype=float32; if it stays, the model's weights are broken."
         )
 
 
 def prepare(encoder: Encoder, *, device: torch.device, precision: str) -> Encoder:
-    """Moves the encoder to a device, into evaluation mode and a precision: `32`, `bf16` or `16`. In place."""
+    """The encoder on a device, in evaluation mode and a precision: `32`, `bf16` or `16`; the latter two take a copy."""
     dtypes = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
+    if precision != "32":
+        encoder = copy.deepcopy(encoder)  # rounded weights would change the model's fingerprint
     return encoder.eval().to(device, dtypes[precision])

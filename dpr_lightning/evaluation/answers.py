@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -34,7 +35,12 @@ def answer_finder(answers: Sequence[str], *, rule: str, qid: str) -> Finder:
     check_choice(rule, "data.answers", ["string", "regex"])
     if rule == "regex":
         patterns = [_compiled(answer, qid) for answer in answers]
-        return lambda text: any(pattern.search(_nfd(text)) for pattern in patterns)
+
+        def matches(text: str) -> bool:
+            normalized = _nfd(text)
+            return any(pattern.search(normalized) for pattern in patterns)
+
+        return matches
     wanted = [tokens for answer in answers if (tokens := _tokens(answer)) != _BETWEEN]
     return lambda text: any(tokens in _tokens(text) for tokens in wanted)
 
@@ -52,8 +58,10 @@ def _nfd(text: str) -> str:
 
 def _compiled(answer: str, qid: str) -> re.Pattern[str]:
     try:
-        return re.compile(_nfd(answer), re.IGNORECASE | re.MULTILINE)
-    except re.error as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what a later Python may read otherwise
+            return re.compile(_nfd(answer), re.IGNORECASE | re.MULTILINE)
+    except (re.error, OverflowError, RecursionError) as error:
         raise UserError(
             f"data.queries: answer {answer!r} of question {qid} is no regular expression ({error}). Correct it."
         ) from error

@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from dpr_lightning.data.sources import Source
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.evaluation.accuracy import FirstHits, accuracy_at, first_hit
 from dpr_lightning.evaluation.answers import answer_finder
+from dpr_lightning.evaluation.passages import Passages, passage_rows, read_passages
 from dpr_lightning.evaluation.qrels import judged_measures, read_qrels
 from dpr_lightning.files import folder_written_whole, refuse_overwrite, write_json, written_whole
 from dpr_lightning.retrieval.rankings import Ranking, read_rankings
-
-Passages = dict[str, tuple[str, str]]  # docid -> title, text
 
 
 class Evaluation(NamedTuple):
@@ -60,13 +57,16 @@ def evaluate(
     Raises:
         UserError: the ranking names a question or passage that is not there, no answers, a bad answer or setting.
     """
+    if not isinstance(topk, Sequence) or not topk:
+        raise UserError(f"topk: {topk!r} is no list of cutoffs. Set it like topk=[1,5,20].")
     for k in topk:
         check_positive(k, "topk")
     refuse_overwrite(folder, overwrite)
     start = time.perf_counter()
     rankings = {ranking.qid: ranking for ranking in read_rankings(run_file)}
     _check_questions(run_file, rankings, queries, need_answers=qrels_file is None)
-    passages = _passages_of(run_file, rankings, corpus, max(topk))
+    docids = (docid for ranking in rankings.values() for docid in ranking.docids[: max(topk)])
+    passages = read_passages(passage_rows(docids, corpus, run_file=run_file), corpus)
     hits = _find_answers(rankings, queries, passages, answers, match_title, max(topk))
     first_hits = np.array([first_hit(found) for found in hits], np.int64)
     metrics: dict[str, Any] = {
@@ -75,6 +75,7 @@ def evaluate(
         "accuracy": {},
         "interval": {},
         "answers": answers,
+        "match_title": match_title,
         "run_file": str(run_file),
     }
     if hits and any(queries.rows["answers"]):
@@ -82,9 +83,9 @@ def evaluate(
             value, low, high = accuracy_at(first_hits, k)
             metrics["accuracy"][str(k)], metrics["interval"][str(k)] = value, [low, high]
     if qrels_file is not None:
-        docids = {qid: ranking.docids for qid, ranking in rankings.items()}
+        ranked = {qid: ranking.docids for qid, ranking in rankings.items()}
         metrics["qrels"] = judged_measures(
-            read_qrels(qrels_file), docids, qids=queries.rows["query_id"], topk=sorted(topk)
+            read_qrels(qrels_file), ranked, qids=queries.rows["query_id"], topk=sorted(topk)
         )
     with folder_written_whole(folder) as temporary:
         write_json(temporary / "metrics.json", metrics)
@@ -117,25 +118,6 @@ def _check_questions(run_file: Path, rankings: Mapping[str, Ranking], queries: S
             f"data.queries: question {without[0]} ({len(without):,} in all) has no answers. "
             "Add them; for judged passages only, give data.qrels and no answers at all."
         )
-
-
-def _passages_of(run_file: Path, rankings: Mapping[str, Ranking], corpus: Source, depth: int) -> Passages:
-    """Title and text of all passages that stand among the first `depth`, found in one pass over the docid column."""
-    wanted = dict.fromkeys(docid for ranking in rankings.values() for docid in ranking.docids[:depth])
-    column = corpus.rows.with_format("arrow")[:]["docid"] if len(corpus.rows) else pa.chunked_array([[]], pa.string())
-    rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(list(wanted), pa.string())).to_numpy())
-    found: Passages = {}
-    for start in range(0, len(rows), 1000):
-        part = corpus.rows[rows[start : start + 1000]]
-        for docid, title, text in zip(part["docid"], part["title"], part["text"], strict=True):
-            found[docid] = (title, text)
-    unknown = [docid for docid in wanted if docid not in found]
-    if unknown:
-        raise UserError(
-            f"{run_file}: passage {unknown[0]} ({len(unknown):,} in all) is not in data.corpus. "
-            "Evaluate with the corpus that was searched."
-        )
-    return found
 
 
 def _find_answers(
@@ -171,14 +153,22 @@ def _write_questions(path: Path, queries: Source, rankings: Mapping[str, Ranking
 def _write_dpr_json(
     path: Path, queries: Source, rankings: Mapping[str, Ranking], passages: Passages, hits: list[list[bool]]
 ) -> None:
-    """The form that Pyserini's `evaluate_dpr_retrieval` reads; a question without ranking has no contexts."""
+    """The form that Pyserini's `evaluate_dpr_retrieval` reads; a question without ranking has no contexts.
+
+    The text is two lines, title and passage, as that program cuts it there.
+    """
     with written_whole(path) as file:
         file.write("{")
         for place, (row, found) in enumerate(zip(queries.rows, hits, strict=True)):
             ranking = rankings.get(row["query_id"])
             contexts = (
                 [
-                    {"docid": docid, "score": str(score), "text": "\n".join(passages[docid]), "has_answer": has_answer}
+                    {
+                        "docid": docid,
+                        "score": str(score),
+                        "text": _two_lines(*passages[docid]),
+                        "has_answer": has_answer,
+                    }
                     for docid, score, has_answer in zip(ranking.docids, ranking.scores, found, strict=False)
                 ]
                 if ranking
@@ -189,3 +179,7 @@ def _write_dpr_json(
                 f"{',' if place else ''}\n{json.dumps(row['query_id'])}: {json.dumps(entry, ensure_ascii=False)}"
             )
         file.write("\n}\n")
+
+
+def _two_lines(title: str, text: str) -> str:
+    return "\n".join(part.replace("\n", " ") for part in (title, text))

@@ -19,17 +19,20 @@ def read_qrels(path: Path) -> Qrels:
     Raises:
         UserError: no such file, no lines, a line of another form; the message names file and line.
     """
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"data.qrels: there is no file {path}. Correct the path.")
     qrels: Qrels = {}
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
             try:
-                qid, _, docid, relevance = line.split()
+                qid, _, docid, relevance = line.decode().split()
                 qrels.setdefault(qid, {})[docid] = int(relevance)
             except ValueError:
+                shown = line.decode(errors="replace").strip()[:60]
                 raise UserError(
-                    f"{path}, line {number}: {line.strip()[:60]!r} is not `qid 0 docid relevance`. Correct it."
+                    f"{path}, line {number}: {shown!r} is not `qid 0 docid relevance`. Correct it."
                 ) from None
     if not qrels:
         raise UserError(f"{path} is empty. Give judgments, or leave data.qrels out.")

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dpr_lightning.data.collate import InputTokenizer, Tokens
 from dpr_lightning.errors import UserError
-from dpr_lightning.model.encoder import Encoder, load_transformer
+from dpr_lightning.model.encoder import Encoder, in_one_line, load_transformer, positions
 
 SETTINGS_FILE = "dpr_lightning.json"
 QUERY_FOLDER, PASSAGE_FOLDER = "query_model", "passage_model"
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
+_PICKLED_PROJECTION = "pooler.pt"  # Tevatron's
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ class BiEncoder(nn.Module):
         """Checks that the lengths fit the transformer."""
         super().__init__()
         self.query, self.passage, self.inputs, self.settings = query, passage, inputs, settings
-        longest = getattr(passage.transformer.config, "max_position_embeddings", None)
-        for key in ("query_max_length", "passage_max_length"):
-            if longest and getattr(settings, key) > longest:
+        for side, encoder in (("query", query), ("passage", passage)):
+            length, longest = getattr(settings, f"{side}_max_length"), positions(encoder.transformer)
+            if longest is not None and length > longest:
                 raise UserError(
-                    f"model.{key}: {getattr(settings, key)} is more than the encoder's {longest} positions. Lower it."
+                    f"model.{side}_max_length: {length} is more than the encoder's {longest} positions. Lower it."
                 )
 
     def forward(self, queries: Tokens, passages: Tokens) -> tuple[Tensor, Tensor]:
@@ -58,7 +60,7 @@ class BiEncoder(nn.Module):
         with torch.no_grad():
             for name, weight in sorted(self.state_dict().items()):
                 digest.update(name.encode())
-                digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+                digest.update(weight.cpu().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
 
@@ -96,24 +98,35 @@ def load_bi_encoder(
     """
     given = Settings(tied, pooling, normalize, projection_dim, query_max_length, passage_max_length, separator)
     folder = Path(name_or_path).expanduser()
-    settings = _saved_settings(folder, given, explicit) if (folder / SETTINGS_FILE).exists() else given
-    query_path, passage_path = str(name_or_path), str(name_or_path)
+    ours = (folder / SETTINGS_FILE).exists()
+    settings = _saved_settings(folder, given, explicit) if ours else given
+    if (folder / _PICKLED_PROJECTION).exists():
+        raise UserError(f"model.name_or_path: {folder / _PICKLED_PROJECTION} is a pickle. Convert it to safetensors.")
+    query_path = passage_path = str(folder) if folder.is_dir() else str(name_or_path)
     if (folder / QUERY_FOLDER).is_dir():
         if settings.tied:
             raise UserError(
                 f"model.tied: {folder} holds two encoders, {QUERY_FOLDER} and {PASSAGE_FOLDER}. Set model.tied=false."
             )
         query_path, passage_path = str(folder / QUERY_FOLDER), str(folder / PASSAGE_FOLDER)
-    query = _load_encoder(query_path, settings, gradient_checkpointing)
+
+    def encoder(path: str) -> Encoder:
+        transformer = load_transformer(path, gradient_checkpointing=gradient_checkpointing)
+        made = Encoder(
+            transformer, pooling=settings.pooling, normalize=settings.normalize, projection_dim=settings.projection_dim
+        )
+        made.load_projection(Path(path), required=ours)
+        return made
+
+    query = encoder(query_path)
     if settings.tied:
         passage = query
     elif passage_path == query_path:
         passage = copy.deepcopy(query)
     else:
-        passage = _load_encoder(passage_path, settings, gradient_checkpointing)
-    tokenizer = AutoTokenizer.from_pretrained(_tokenizer_path(folder, query_path))
+        passage = encoder(passage_path)
     inputs = InputTokenizer(
-        tokenizer,
+        _load_tokenizer(str(name_or_path), [folder, Path(query_path)]),  # Tevatron has it in the root alone
         query_max_length=settings.query_max_length,
         passage_max_length=settings.passage_max_length,
         separator=settings.separator,
@@ -122,9 +135,15 @@ def load_bi_encoder(
 
 
 def _saved_settings(folder: Path, given: Settings, explicit: Collection[str]) -> Settings:
-    saved = json.loads((folder / SETTINGS_FILE).read_text())
-    settings = Settings(**{field.name: saved[field.name] for field in fields(Settings)})
-    for key in sorted(set(explicit) & {field.name for field in fields(Settings)}):
+    keys = [field.name for field in fields(Settings)]
+    try:
+        saved = json.loads((folder / SETTINGS_FILE).read_text())
+        settings = Settings(**{key: saved[key] for key in keys})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / SETTINGS_FILE} is damaged or of another version ({error!r}). Train again, or restore the file."
+        ) from error
+    for key in sorted(set(explicit) & set(keys)):
         if getattr(settings, key) != getattr(given, key):
             raise UserError(
                 f"model.{key}: {getattr(given, key)!r} contradicts {folder}, which was trained with "
@@ -133,16 +152,17 @@ def _saved_settings(folder: Path, given: Settings, explicit: Collection[str]) ->
     return settings
 
 
-def _load_encoder(path: str, settings: Settings, gradient_checkpointing: bool) -> Encoder:
-    transformer = load_transformer(path, gradient_checkpointing=gradient_checkpointing)
-    encoder = Encoder(
-        transformer, pooling=settings.pooling, normalize=settings.normalize, projection_dim=settings.projection_dim
-    )
-    encoder.load_projection(Path(path))
-    return encoder
-
-
-def _tokenizer_path(folder: Path, query_path: str) -> str:
-    """Tevatron keeps the tokenizer in the root folder, others with the weights."""
-    in_root = (folder / "tokenizer.json").exists() or (folder / "vocab.txt").exists()
-    return str(folder) if in_root else query_path
+def _load_tokenizer(name: str, folders: list[Path]) -> PreTrainedTokenizerBase:
+    """The tokenizer of a hub name or of the first folder that has one: without its file, transformers makes one up."""
+    if any(folder.is_dir() for folder in folders):
+        found = [folder for folder in folders if any(any(folder.glob(pattern)) for pattern in _VOCABULARIES)]
+        if not found:
+            raise UserError(f"model.name_or_path: {name} holds no tokenizer. Copy that of its base model there.")
+        name = str(found[0])
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.name_or_path: {name} gives no tokenizer ({in_one_line(error)}). Copy that of its base model there."
+        ) from error
+    return tokenizer

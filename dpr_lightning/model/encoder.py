@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -81,30 +82,53 @@ class Encoder(nn.Module):
             weights = {f"linear.{name}": weight for name, weight in self.projection.state_dict().items()}
             save_file(weights, folder / PROJECTION_FOLDER / "model.safetensors")
 
-    def load_projection(self, folder: Path) -> None:
-        """Reads the projection from below a model folder; where the folder has none, it stays as it was made."""
+    def load_projection(self, folder: Path, *, required: bool) -> None:
+        """Reads the projection from below a model folder; where the folder has none, it stays as it was made.
+
+        Raises:
+            UserError: the file is damaged, of other sizes, or missing though `required`.
+        """
         file = folder / PROJECTION_FOLDER / "model.safetensors"
-        if self.projection is not None and file.exists():
+        if self.projection is None or not (required or file.exists()):
+            return
+        try:
             weights = {name.removeprefix("linear."): weight for name, weight in load_file(file).items()}
             self.projection.load_state_dict(weights)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            size = f"{self.projection.in_features} x {self.projection.out_features}"
+            raise UserError(
+                f"model.projection_dim: {file} does not give a projection of {size} ({in_one_line(error)}). "
+                "Correct model.projection_dim, or fetch the model again."
+            ) from error
+
+
+def positions(transformer: PreTrainedModel) -> int | None:
+    """The longest input that has a position embedding; None if positions are relative."""
+    for name, module in transformer.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            reserved = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from behind padding
+            return module.num_embeddings - reserved
+    return None
 
 
 def load_transformer(name_or_path: str | Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
-    """A float32 transformer in training mode from a folder or the hub.
+    """A float32 transformer in training mode from safetensors in a folder or on the hub.
 
     Raises:
-        UserError: nothing there, or weights other than a pooler's are missing (they would be random).
+        UserError: nothing there, a damaged file, or weights other than a pooler's are missing (they would be random).
     """
     try:
         config = AutoConfig.from_pretrained(name_or_path)
         loaded: Any = AutoModel.from_pretrained(
-            name_or_path, config=config, dtype=torch.float32, output_loading_info=True
+            name_or_path, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.name_or_path: {name_or_path} is no folder with a model, and the hub does not give one "
-            f"({str(error).strip().splitlines()[0]}). Correct the name, or give the path of a folder."
-        ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if Path(name_or_path).expanduser().is_dir():
+            problem, remedy = f"the model in {name_or_path} cannot be loaded", "Fetch or save it again"
+        else:
+            problem = f"{name_or_path} is no folder with a model, and the hub does not give one"
+            remedy = "Correct the name, or give the path of a folder"
+        raise UserError(f"model.name_or_path: {problem} ({in_one_line(error)}). {remedy}.") from error
     transformer, info = loaded
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
     if missing:
@@ -116,3 +140,8 @@ def load_transformer(name_or_path: str | Path, *, gradient_checkpointing: bool =
     transformer.train()
     result: PreTrainedModel = transformer
     return result
+
+
+def in_one_line(error: Exception) -> str:
+    """Another library's message, to stand in brackets within ours."""
+    return " ".join(str(error).split()).rstrip(".")

@@ -14,6 +14,8 @@ from dpr_lightning.errors import UserError, check_choice
 from dpr_lightning.files import written_whole
 
 FORMATS = {"trec": ".trec", "text": ".txt"}
+_NO_TAG = "-"  # of a ranking read from text, which has no tags
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Ranking(NamedTuple):
@@ -41,7 +43,7 @@ def write_rankings(path: Path, rankings: Iterable[Ranking], *, format: str) -> i
             _check_ids([ranking.qid, *ranking.docids], format)
             for rank, (docid, score) in enumerate(zip(ranking.docids, ranking.scores, strict=True), 1):
                 if format == "trec":
-                    file.write(f"{ranking.qid} Q0 {docid} {rank} {score} {ranking.tag}\n")
+                    file.write(f"{ranking.qid} Q0 {docid} {rank} {score} {ranking.tag or _NO_TAG}\n")
                 else:
                     file.write(f"{ranking.qid}\t{docid}\t{score}\n")
             count += 1
@@ -51,21 +53,23 @@ def write_rankings(path: Path, rankings: Iterable[Ranking], *, format: str) -> i
 def read_rankings(path: Path) -> Iterator[Ranking]:
     """The rankings of a TREC run or of a Tevatron text file, in file order, one query at a time.
 
-    A query's passages are sorted by score; equal scores stay in file order.
+    A query's passages are sorted by score; equal scores stay in file order. Blank lines count for nothing.
 
     Raises:
         UserError: no such file, nothing in it, a line of another form, a query in two places, a docid twice; the
             message names file and line.
     """
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"{path} is not there. Make it with search.py, or set run_file.")
     finished: set[str] = set()
     qid: str | None = None
     docids: list[str] = []
     scores: list[float] = []
     tag = ""
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
             found, docid, score, next_tag = _parse(path, number, line)
             if found != qid:
                 if qid is not None:
@@ -126,32 +130,35 @@ def _sorted(path: Path, qid: str, docids: list[str], scores: list[float], tag: s
     if len(set(docids)) < len(docids):
         twice = next(docid for docid in docids if docids.count(docid) > 1)
         raise UserError(f"{path}: query {qid} has passage {twice} twice. Remove one.")
-    values = np.array(scores, np.float32)
+    values = np.array(scores)  # others may write more digits than float32 has
     order = np.argsort(-values, kind="stable")
-    return Ranking(qid, [docids[place] for place in order], values[order], tag)
+    return Ranking(qid, [docids[place] for place in order], values[order].astype(np.float32), tag)
 
 
-def _parse(path: Path, number: int, line: str) -> tuple[str, str, float, str]:
-    text = line.rstrip("\r\n")
-    fields = text.split("\t") if text.count("\t") == 2 else text.split()
+def _parse(path: Path, number: int, line: bytes) -> tuple[str, str, float, str]:
     try:
-        if len(fields) == 3:
-            return fields[0], fields[1], float(fields[2]), ""
-        qid, _, docid, _, score, tag = fields
-        return qid, docid, float(score), tag
+        text = line.decode().rstrip("\r\n")
+        fields = text.split("\t") if text.count("\t") == 2 else text.split()
+        tag = ""
+        if len(fields) == 6:
+            qid, _, docid, _, score, tag = fields
+        else:
+            qid, docid, score = fields
+        if not (qid and docid and abs(float(score)) <= _LARGEST):
+            raise ValueError
     except ValueError:
+        shown = line.decode(errors="replace").rstrip()[:60]
         raise UserError(
-            f"{path}, line {number}: {text[:60]!r} is neither `qid Q0 docid rank score tag` nor "
-            "`qid<tab>docid<tab>score`. Correct the line."
+            f"{path}, line {number}: {shown!r} is neither `qid Q0 docid rank score tag` nor "
+            "`qid<tab>docid<tab>score` with a finite score. Correct the line."
         ) from None
+    return qid, docid, float(score), tag
 
 
 def _check_ids(ids: list[str], format: str) -> None:
     for value in ids:
-        if (
-            (format == "trec" and (not value or len(value.split()) != 1 or value != value.strip()))
-            or "\t" in value
-            or "\n" in value
-        ):
-            remedy = "Set format=text" if format == "trec" and "\t" not in value and "\n" not in value else "Rename it"
-            raise UserError(f"id {value!r} holds white space, which a {format} ranking cannot carry. {remedy}.")
+        fits_text = bool(value.strip()) and "\t" not in value and "\n" not in value
+        if not (fits_text and (format == "text" or value.split() == [value])):
+            what = "holds white space" if value.strip() else "is blank"
+            remedy = "Set format=text" if fits_text else "Rename it"
+            raise UserError(f"id {value!r} {what}, which a {format} ranking cannot carry. {remedy}.")

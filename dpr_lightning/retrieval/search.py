@@ -17,7 +17,7 @@ from dpr_lightning.encoding.shards import check_same_model, complete_shards, ope
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.files import refuse_overwrite
 from dpr_lightning.retrieval.rankings import FORMATS, Ranking, merge_rankings, write_rankings
-from dpr_lightning.retrieval.topk import topk_inner_product
+from dpr_lightning.retrieval.topk import Rows, Scores, topk_inner_product
 
 _log = logging.getLogger(__name__)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -119,7 +119,7 @@ def _ending(format: str) -> str:
 def _rank(queries: Embeddings, passages: list[Embeddings], depth: int, memory: int) -> Iterator[Ranking]:
     dim, total = queries.array.shape[1], sum(len(part.ids) for part in passages)
     if not total:
-        raise UserError(f"{passages[0].path.parent} holds no passages. Encode a corpus that is not empty.")
+        raise UserError(f"{passages[0].path} holds no passages. Encode the corpus in fewer shards (num_shards).")
     if depth > total:
         _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, total)
     query_bytes = 8 * dim + 80 * min(depth, total)  # embeddings, and a ranking being merged: scores, rows, order
@@ -133,18 +133,43 @@ def _rank(queries: Embeddings, passages: list[Embeddings], depth: int, memory: i
         f"{group:,}",
         (group * query_bytes + min(block_rows, total) * dim * 4) / (1 << 30),
     )
-    starts = np.cumsum([0, *(len(part.ids) for part in passages)])
     tag = f"dpr_lightning-{queries.identity.model_fingerprint[:8]}"
     for first in range(0, len(queries.ids), group):
         vectors = np.asarray(queries.array[first : first + group], np.float32)
-        scores, rows = topk_inner_product(vectors, _blocks(passages, block_rows), depth=depth)
-        for place in range(len(vectors)):
-            parts = np.searchsorted(starts, rows[place], side="right") - 1
-            docids = [passages[part].ids[int(row - starts[part])] for part, row in zip(parts, rows[place], strict=True)]
-            yield Ranking(queries.ids[first + place], docids, scores[place], tag)
+        ranked = rank_passages(vectors, passages, depth=depth, block_rows=block_rows)
+        for qid, (_, docids, scores) in zip(queries.ids[first : first + group], ranked, strict=True):
+            yield Ranking(qid, docids, scores, tag)
+
+
+def rank_passages(
+    queries: NDArray[np.float32], passages: list[Embeddings], *, depth: int, block_rows: int
+) -> Iterator[tuple[Rows, list[str], Scores]]:
+    """For each query [dim] the corpus rows, docids and scores of its best passages, best first.
+
+    Args:
+        queries: [Q, dim].
+        passages: the corpus's shards, in order.
+        depth: passages per query.
+        block_rows: passages that are scored at once.
+
+    Raises:
+        UserError: as `topk_inner_product`; a docid twice in one ranking.
+    """
+    starts = np.cumsum([0, *(len(part.ids) for part in passages)])
+    for scores, rows in zip(*topk_inner_product(queries, _blocks(passages, block_rows), depth=depth), strict=True):
+        parts = np.searchsorted(starts, rows, side="right") - 1
+        docids = [passages[part].ids[int(row - starts[part])] for part, row in zip(parts, rows, strict=True)]
+        if len(set(docids)) < len(docids):
+            _refuse_twice(docids, [passages[part].path for part in parts])
+        yield rows, docids, scores
+
+
+def _refuse_twice(docids: list[str], files: list[Path]) -> None:
+    twice = next(docid for docid in docids if docids.count(docid) > 1)
+    names = sorted({file.name for docid, file in zip(docids, files, strict=True) if docid == twice})
+    raise UserError(f"{files[0].parent}: passage {twice} stands twice in {' and '.join(names)}. Encode them again.")
 
 
 def _blocks(passages: list[Embeddings], rows: int) -> Iterator[NDArray[Any]]:
     for part in passages:
-        for first in range(0, len(part.ids), rows):
-            yield part.array[first : first + rows]
+        yield from part.blocks(rows)

@@ -79,7 +79,7 @@ class _RunningTopK:
         k = min(self.depth + _SLACK, len(block))
         rough, local = faiss.knn(self.queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
         before = self.scores, self.rows
-        in_reach = rough >= self._threshold(self.scores)[:, None] - error[:, None]
+        in_reach = rough >= self._threshold(self.scores)[:, None] - 0 * error[:, None]
         order = np.argsort(np.where(in_reach, local, _NO_ROW), axis=1, kind="stable")  # ties are merged in row order
         local, in_reach = np.take_along_axis(local, order, 1), np.take_along_axis(in_reach, order, 1)
         query_of, place = np.nonzero(in_reach)
@@ -130,7 +130,9 @@ def _best(scores: Scores, rows: Rows, depth: int) -> tuple[Scores, Rows]:
 
 
 def _norms(vectors: NDArray[np.float32], first_row: int, what: str) -> NDArray[np.float32]:
-    norms: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    """Norms, for bounds: not below the true ones even where squares are too small for float32."""
+    underflow = vectors.shape[1] * np.finfo(np.float32).tiny
+    norms: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors) + underflow)
     if not np.isfinite(norms).all():
         row = first_row + int(np.flatnonzero(~np.isfinite(norms))[0])
         raise UserError(f"the embedding of {what} row {row} is not finite. Encode it again with encode.precision=32.")

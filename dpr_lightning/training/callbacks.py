@@ -5,10 +5,30 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
 from dpr_lightning.data.collate import Batch
+
+
+class SeededSteps(pl.Callback):
+    """Seeds the random numbers of each step by (seed, epoch, batch, process).
+
+    So dropout is the same in a run that was interrupted and in one that was not, in every process, without keeping
+    random states in checkpoints.
+    """
+
+    def __init__(self, seed: int) -> None:
+        """Takes the seed of the run."""
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seeds CPU and devices."""
+        place = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
 
 class StepReport(pl.Callback):

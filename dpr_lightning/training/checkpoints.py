@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import xxhash
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dpr_lightning.errors import check_positive
 from dpr_lightning.files import flush_to_disk
@@ -39,6 +42,16 @@ class ResumePoints(pl.Callback):
         """Saves at the end of an epoch."""
         if trainer.global_step != self._last_step:
             self.save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Saves when SIGTERM ends the training, which Lightning lets happen between two steps."""
+        if isinstance(exception, SIGTERMException) and trainer.global_step != self._last_step:
+            self.save(trainer)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Treats SIGUSR1, by which SLURM announces the time limit, as SIGTERM."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
     def save(self, trainer: pl.Trainer) -> None:
         """Writes a resume point now; every process must call it."""

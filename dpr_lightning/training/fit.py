@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,13 +13,15 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dpr_lightning.data.datamodule import RetrievalDataModule
 from dpr_lightning.errors import UserError
 from dpr_lightning.files import refuse_overwrite
 from dpr_lightning.model.bi_encoder import BiEncoder
 from dpr_lightning.model.export import save_bi_encoder
-from dpr_lightning.training.callbacks import StepReport
+from dpr_lightning.training.callbacks import SeededSteps, StepReport
 from dpr_lightning.training.checkpoints import ResumePoints, find_resume_point
 from dpr_lightning.training.module import GradCacheModule, RetrieverModule
 
@@ -30,7 +34,7 @@ def prepare_run(run_dir: str | Path, *, overwrite: bool) -> Path:
     """
     run_dir = Path(run_dir)
     refuse_overwrite(run_dir / "model", overwrite)
-    if overwrite:
+    if overwrite and getattr(rank_zero_only, "rank", 0) == 0:  # the other processes start later, when training is under way
         for folder in ("model", "train"):
             shutil.rmtree(run_dir / folder, ignore_errors=True)
     (run_dir / "train").mkdir(parents=True, exist_ok=True)
@@ -73,6 +77,7 @@ def fit(
     loggers: Sequence[Logger] = (),
     every_n_steps: int = 20_000,
     keep_last: int = 2,
+    seed: int = 42,
 ) -> str:
     """Trains, resuming where an earlier run was cut off, and writes `run_dir/model`.
 
@@ -84,14 +89,18 @@ def fit(
         loggers: where metrics go.
         every_n_steps: steps between resume points; see `ResumePoints`.
         keep_last: resume points kept.
+        seed: of the random numbers in the steps, that is of dropout.
 
     Returns:
-        One line: what was written, how much was trained, how fast.
+        One line: what was written, how much was trained, how fast; nothing in processes other than the first.
 
     Raises:
         UserError: the trainer does not fit this machine.
         KeyboardInterrupt: on Ctrl-C, after Lightning has shut down.
+        SystemExit: on SIGTERM or SIGUSR1, after a resume point was written.
     """
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     start = time.perf_counter()
     checkpoints = ResumePoints(run_dir / "train" / "checkpoints", every_n_steps=every_n_steps, keep_last=keep_last)
     resume_point = find_resume_point(checkpoints.folder)
@@ -100,18 +109,24 @@ def fit(
         demanded["gradient_clip_val"] = None  # the module clips
     try:
         trainer = make_trainer(
-            logger=list(loggers), callbacks=[StepReport(), checkpoints], enable_checkpointing=False, **demanded
+            logger=list(loggers),
+            callbacks=[SeededSteps(seed), StepReport(), checkpoints],
+            enable_checkpointing=False,
+            **demanded,
         )
         trainer.fit(module, data, ckpt_path=resume_point, weights_only=True)
     except MisconfigurationException as error:
         reason = " ".join(str(error).split())
         raise UserError(f"trainer: {reason} Choose trainer=cpu, gpu or ddp, or correct trainer.*.") from error
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
-    if trainer.is_global_zero:
-        save_bi_encoder(module.bi_encoder, run_dir / "model")
+    if not trainer.is_global_zero:
+        return ""
+    save_bi_encoder(module.bi_encoder, run_dir / "model")
     seconds = time.perf_counter() - start
     return f"{run_dir / 'model'}: trained {trainer.global_step:,} steps in {seconds:,.0f} s{_resumed(resume_point)}"
 

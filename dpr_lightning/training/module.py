@@ -51,7 +51,7 @@ class RetrieverModule(pl.LightningModule):
         """The loss of the batch, logged as `train/loss` before its update."""
         queries, passages = self.bi_encoder(batch.queries, batch.passages)
         loss = self.loss(queries, passages, batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.targets))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.targets), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -62,7 +62,7 @@ class RetrieverModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs `val/mean_rank`, `val/accuracy` and `val/mrr` over the whole dev set."""
         for name, value in self.ranking.compute().items():
-            self.log(f"val/{name}", value, prog_bar=name == "mrr")
+            self.log(f"val/{name}", value, prog_bar=name == "mrr", sync_dist=True)
         self.ranking.reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -133,7 +133,7 @@ class GradCacheModule(RetrieverModule):
         average_gradients(list(self.bi_encoder.parameters()))
         optimizer.step()
         scheduler.step()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.targets))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.targets), sync_dist=True)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -1,0 +1,34 @@
+# make quickstart   install, build the example data, train, encode, search, evaluate, compare
+# make test         install, check and test
+# With PYTHON=…, an environment of your own is used as it is.
+
+ifndef PYTHON
+PYTHON := .venv/bin/python
+INSTALLED := .venv/installed
+endif
+
+.PHONY: quickstart test lint bench clean
+
+quickstart: $(INSTALLED)
+	PYTHON=$(PYTHON) bash examples/quickstart/run.sh
+
+test: lint
+	$(PYTHON) -m coverage erase
+	$(PYTHON) -m pytest --cov --cov-report=term --cov-fail-under=90
+
+lint: $(INSTALLED)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -c "from importlinter.cli import lint_imports_command as lint; lint(['--no-logo'])"
+
+bench: $(INSTALLED)
+	for benchmark in train; do OMP_NUM_THREADS=2 $(PYTHON) benchmarks/$$benchmark.py; done
+
+.venv/installed: pyproject.toml constraints.txt
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv data runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage*

@@ -1,0 +1,1 @@
+"""Data files: opening and checking them, sampling training examples, making batches."""

@@ -1,0 +1,83 @@
+"""Questions in, passages out: a run's model, embeddings and corpus behind one method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpr_lightning.data.sources import open_corpus
+from dpr_lightning.encoding.loop import prepare, resolve_precision
+from dpr_lightning.encoding.shards import open_shards
+from dpr_lightning.errors import UserError, check_positive
+from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.retrieval.search import rank_passages
+
+_QUERIES_AT_ONCE = 64
+_BLOCK_ROWS = 65_536
+
+
+class Found(NamedTuple):
+    """The passages of one question, best first: docids, scores [depth] float32, and `{docid, title, text}` each."""
+
+    docids: list[str]
+    scores: NDArray[np.float32]
+    passages: list[dict[str, str]]
+
+
+class Searcher:
+    """Searches the embeddings of a run exactly; the corpus stays on the disk."""
+
+    def __init__(
+        self, run_dir: str | Path, *, corpus: str | Sequence[str], model_dir: str | Path | None = None
+    ) -> None:
+        """Loads the model and maps embeddings and corpus.
+
+        Args:
+            run_dir: holds `model/` and `embeddings/passage/`.
+            corpus: the files that were encoded, as in `data.corpus`.
+            model_dir: the model, if it is not the run's.
+
+        Raises:
+            UserError: no model or embeddings there, embeddings by another model or of another corpus.
+        """
+        self._shards = open_shards(Path(run_dir) / "embeddings" / "passage")
+        self._corpus = open_corpus(corpus)
+        folder, identity = Path(model_dir or Path(run_dir) / "model"), self._shards[0].identity
+        bi_encoder = load_bi_encoder(folder)
+        if bi_encoder.fingerprint() != identity.model_fingerprint:
+            raise UserError(f"{self._shards[0].path} is by another model than {folder}. Encode the corpus again.")
+        if self._corpus.fingerprint != identity.data_fingerprint:
+            raise UserError(f"data.corpus: {corpus} is not what {self._shards[0].path} was made of. Give that corpus.")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._encoder = prepare(bi_encoder.query, device=device, precision=resolve_precision("auto", device))
+        self._inputs, self._device = bi_encoder.inputs, device
+
+    def search(self, questions: Sequence[str], *, depth: int = 10) -> list[Found]:
+        """The `depth` best passages of each question."""
+        check_positive(depth, "depth")
+        if isinstance(questions, str):
+            raise UserError(f"questions: {questions!r} is one text. Give a list of texts.")
+        if not questions:
+            return []
+        embeddings = np.concatenate(
+            [
+                self._embed(questions[start : start + _QUERIES_AT_ONCE])
+                for start in range(0, len(questions), _QUERIES_AT_ONCE)
+            ]
+        )
+        ranked = rank_passages(embeddings, self._shards, depth=depth, block_rows=_BLOCK_ROWS)
+        return [
+            Found(docids, scores, [self._corpus.rows[row] for row in rows.tolist()]) for rows, docids, scores in ranked
+        ]
+
+    def _embed(self, questions: Sequence[str]) -> NDArray[np.float32]:
+        tokens = self._inputs.pad(self._inputs.encode_queries(questions))
+        with torch.inference_mode():
+            embeddings = self._encoder(**{name: tensor.to(self._device) for name, tensor in tokens.items()})
+        array: NDArray[np.float32] = embeddings.float().cpu().numpy()
+        return array

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The quickstart from data to table. A rerun goes on where it was stopped; PYTHON names the interpreter.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=${PYTHON:-python}
+ours=runs/quickstart published=runs/quickstart_published bm25=runs/quickstart_bm25
+
+"$python" examples/quickstart/build.py
+
+# The encoder as published, and ours: the same two encodings, search and evaluation.
+[ -e $ours/model ] || "$python" train.py experiment=quickstart
+for run in $published $ours; do
+    model=$ours/model
+    [ $run = $ours ] || model=data/quickstart/encoder
+    settings=(experiment=quickstart run_dir=$run model_dir=$model)
+    "$python" encode.py "${settings[@]}"
+    [ -e $run/embeddings/query/test.safetensors ] || "$python" encode.py "${settings[@]}" side=query
+    "$python" search.py "${settings[@]}" overwrite=true
+    "$python" evaluate.py "${settings[@]}" overwrite=true
+done
+
+# BM25's ranking came with the data.
+"$python" evaluate.py experiment=quickstart name=bm25 run_dir=$bm25 run_file=data/quickstart/bm25-test.trec overwrite=true
+"$python" scripts/compare.py $bm25 $published $ours

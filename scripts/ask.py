@@ -1,0 +1,49 @@
+"""Asks a run a question and shows the passages that it finds.
+
+    python scripts/ask.py RUN "who wrote the origin of species" --corpus FILE... [--depth 5] [--model FOLDER]
+
+RUN holds `model/` and `embeddings/passage/`; FILE is the corpus that was encoded.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no report of the pooler that is left out
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dpr_lightning.errors import mistakes_in_one_line
+
+
+def main() -> None:
+    """Reads the command line, searches, prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_dir", type=Path, metavar="RUN")
+    parser.add_argument("question")
+    parser.add_argument("--corpus", nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--depth", type=int, default=5, help="passages shown (5)")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model, if it is not RUN/model")
+    args = parser.parse_args()
+    with mistakes_in_one_line():
+        from dpr_lightning.searcher import Searcher
+
+        searcher = Searcher(args.run_dir, corpus=args.corpus, model_dir=args.model)
+        (found,) = searcher.search([args.question], depth=args.depth)
+        table = Table(title=Text(args.question), title_justify="left", show_lines=True)
+        table.add_column("score", justify="right", no_wrap=True)
+        table.add_column("docid", no_wrap=True)
+        table.add_column("passage", ratio=1)
+        for score, docid, passage in zip(found.scores, found.docids, found.passages, strict=True):
+            title = Text(passage["title"] + "\n" if passage["title"] else "", style="bold")
+            table.add_row(f"{score:.3f}", Text(docid), title + Text(passage["text"], style="not bold"))
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

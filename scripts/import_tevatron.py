@@ -1,0 +1,98 @@
+"""Turns what Tevatron v1 wrote into a run folder: the model, and embeddings if they are asked for.
+
+    python scripts/import_tevatron.py MODEL RUN [--query-max-length 32] [--passage-max-length 156] [--separator " "]
+    python scripts/import_tevatron.py MODEL RUN --embeddings PICKLE... --data FILE... [--side query --split test]
+
+Writes RUN/model, and with --embeddings RUN/embeddings/, where every row of the data (--data: the corpus or the queries)
+must have its embedding. Tevatron's folder does not tell lengths and separator: give what it was trained with.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no report of the pooler that is left out
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+from dpr_lightning.data.sources import open_corpus, open_queries
+from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity
+from dpr_lightning.encoding.shards import shard_name, shard_rows
+from dpr_lightning.encoding.tevatron import gather_rows
+from dpr_lightning.errors import UserError, mistakes_in_one_line
+from dpr_lightning.files import refuse_overwrite
+from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.export import save_bi_encoder
+from dpr_lightning.model.tevatron import load_tevatron
+
+_ROWS_AT_ONCE = 16_384
+
+
+def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
+    """Writes the embeddings in the order of the data and returns a line."""
+    if not args.data:
+        raise UserError("--data: give the corpus, or with --side query the queries, that was encoded.")
+    is_query = args.side == "query"
+    source = (open_queries if is_query else open_corpus)(args.data, key="--data")
+    ids = list(source.rows["query_id" if is_query else "docid"])
+    folder, count = args.run_dir / "embeddings" / args.side, 1 if is_query else args.num_shards
+    with tempfile.TemporaryDirectory(dir=args.run_dir) as scratch:
+        array = gather_rows(args.embeddings, ids, Path(scratch) / "rows")
+        for shard in range(count):
+            rows = shard_rows(shard, count, len(ids))
+            identity = Identity(
+                side=args.side,
+                shard=shard,
+                num_shards=count,
+                first_row=rows.start,
+                rows=len(rows),
+                precision="tevatron",
+                model_fingerprint=fingerprint,
+                data_fingerprint=source.fingerprint,
+            )
+            path = folder / f"{args.split if is_query else shard_name(shard, count)}.safetensors"
+            form = {"dim": array.shape[1], "dtype": array.dtype.name, "chunk_size": _ROWS_AT_ONCE}
+            ours = ids[rows.start : rows.stop]
+            with EmbeddingWriter(path, identity, ours, overwrite=args.overwrite, **form) as writer:
+                for first in range(rows.start + writer.done, rows.stop, _ROWS_AT_ONCE):
+                    writer.append(array[first : min(first + _ROWS_AT_ONCE, rows.stop)])
+                writer.finish()
+    return f"{folder}: {len(ids):,} embeddings in {count} files"
+
+
+def main() -> None:
+    """Reads the command line, imports, prints a line for each thing written."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="Tevatron's output folder")
+    parser.add_argument("run_dir", type=Path, metavar="RUN")
+    parser.add_argument("--query-max-length", type=int, default=32)
+    parser.add_argument("--passage-max-length", type=int, default=156)
+    parser.add_argument("--separator", default=" ", help="between title and text")
+    parser.add_argument("--embeddings", type=Path, nargs="+", metavar="PICKLE")
+    parser.add_argument("--data", nargs="+", metavar="FILE")
+    parser.add_argument("--side", default="passage", choices=["passage", "query"])
+    parser.add_argument("--split", default="test", help="names the query embeddings")
+    parser.add_argument("--num-shards", type=int, default=20, help="files for the passage embeddings (20)")
+    parser.add_argument("--overwrite", action="store_true")
+    args = parser.parse_args()
+    with mistakes_in_one_line():
+        if args.model.is_file():
+            raise UserError(
+                f"{args.model} is a file. Give the model's folder; embedding pickles, which might run code when read, "
+                "are taken after --embeddings only, by a reader that admits nothing but arrays and lists of ids."
+            )
+        lengths = {"query_max_length": args.query_max_length, "passage_max_length": args.passage_max_length}
+        bi_encoder = load_tevatron(args.model, separator=args.separator, **lengths)
+        model, fingerprint = args.run_dir / "model", bi_encoder.fingerprint()
+        if not (args.embeddings and model.exists() and load_bi_encoder(model).fingerprint() == fingerprint):
+            refuse_overwrite(model, args.overwrite, remedy="Give --overwrite, or another RUN")
+            save_bi_encoder(bi_encoder, model)
+            print(f"{model}: {bi_encoder.passage.dim} dimensions, tied: {bi_encoder.settings.tied}")
+        if args.embeddings:
+            print(import_embeddings(args, fingerprint))
+
+
+if __name__ == "__main__":
+    main()

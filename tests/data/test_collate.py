@@ -1,0 +1,156 @@
+"""Token ids and batches: lengths, padding, templates, targets and hashed docids."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import WORDS, passage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from dpr_lightning.data.collate import Collator, InputTokenizer
+from dpr_lightning.data.examples import Example
+from dpr_lightning.errors import UserError
+
+CLS, SEP, PAD = 2, 3, 0
+
+
+@pytest.fixture
+def tokenizer(tiny_model):
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+def ids(text):
+    """Naive tokenization: the tokenizer's vocabulary is [PAD] [UNK] [CLS] [SEP] [MASK] and the words."""
+    return [5 + WORDS.index(word) for word in text.split()]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    words=st.lists(st.lists(st.sampled_from(WORDS), max_size=12), min_size=1, max_size=6),
+    title_words=st.integers(0, 4),
+    length=st.integers(3, 20),
+)
+def test_title_space_text_is_the_naive_tokenization_cut_to_length(tiny_model, words, title_words, length):
+    inputs = InputTokenizer(AutoTokenizer.from_pretrained(tiny_model), passage_max_length=length)
+    titles, texts = [" ".join(w[:title_words]) for w in words], [" ".join(w[title_words:]) for w in words]
+    expected = [[CLS, *ids(" ".join(w))[: length - 2], SEP] for w in words]
+    assert inputs.encode_passages(titles, texts) == expected
+
+
+def test_queries_are_cut_to_their_own_length_special_tokens_included(tokenizer):
+    inputs = InputTokenizer(tokenizer, query_max_length=6, passage_max_length=9)
+    text = " ".join(WORDS[:20])
+    assert inputs.encode_queries([text, WORDS[3]]) == [[CLS, 5, 6, 7, 8, SEP], [CLS, 8, SEP]]
+    assert [len(row) for row in inputs.encode_passages([""], [text])] == [9]
+
+
+def test_lengths_hold_whatever_was_tokenized_before(tokenizer):
+    inputs = InputTokenizer(tokenizer, query_max_length=4, passage_max_length=8)
+    text = " ".join(WORDS[:20])
+    for _ in range(2):
+        assert [len(inputs.encode_queries([text])[0]), len(inputs.encode_passages([text], [text])[0])] == [4, 8]
+
+
+def test_another_separator_stands_between_title_and_text_only(tokenizer):
+    inputs = InputTokenizer(tokenizer, separator=" [SEP] ")
+    encoded = inputs.encode_passages([WORDS[0], ""], [WORDS[1], WORDS[2]])
+    assert encoded == [[CLS, 5, SEP, 6, SEP], [CLS, 7, SEP]]
+
+
+def test_pair_separator_makes_a_sentence_pair_and_leaves_untitled_text_alone(tokenizer):
+    inputs = InputTokenizer(tokenizer, separator="pair", passage_max_length=7)
+    titles = ["", WORDS[0], "", f"{WORDS[0]} {WORDS[1]}"]
+    texts = [WORDS[1], WORDS[2], "", " ".join(WORDS[2:20])]
+    assert inputs.encode_passages(titles, texts) == [
+        [CLS, 6, SEP],
+        [CLS, 5, SEP, 7, SEP],
+        [CLS, SEP],
+        [CLS, 5, 6, SEP, 7, 8, SEP],
+    ]
+    assert inputs.encode_passages([""], [WORDS[0]]) == [[CLS, 5, SEP]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6))
+def test_padding_is_on_the_right_to_the_next_multiple_of_eight(tiny_model, lengths):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model, padding_side="left")
+    rows = [[9] * length for length in lengths]
+    tokens = InputTokenizer(tokenizer).pad(rows)
+    width = next(width for width in range(8, 48, 8) if width >= max(lengths))
+    assert tokens["input_ids"].tolist() == [row + [PAD] * (width - len(row)) for row in rows]
+    assert tokens["attention_mask"].tolist() == [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+    assert {name: value.dtype for name, value in tokens.items()} == dict.fromkeys(
+        ["input_ids", "attention_mask"], torch.int64
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"query_max_length": 2}, "model.query_max_length: 2 is not a whole number of at least 3."),
+        ({"passage_max_length": 0}, "model.passage_max_length: 0 is not a whole number of at least 3."),
+        ({"passage_max_length": 3, "separator": "pair"}, "model.passage_max_length: 3 is not a whole number of at"),
+        ({"query_max_length": "32"}, "model.query_max_length: '32' is not a whole number of at least 3."),
+        ({"separator": None}, "model.separator: None is not a string."),
+    ],
+)
+def test_impossible_settings_are_named(tokenizer, options, message):
+    with pytest.raises(UserError) as caught:
+        InputTokenizer(tokenizer, **options)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_tokenizer_without_padding_token_is_refused(tokenizer):
+    tokenizer.pad_token = None
+    with pytest.raises(UserError, match=r"^model\.name_or_path: .*tiny-bert.* has no padding token"):
+        InputTokenizer(tokenizer)
+
+
+def example(number, passages, positives):
+    return Example(WORDS[number], [passage(i) for i in passages], positives)
+
+
+EXAMPLES = [
+    example(0, [0, 10], ["d0"]),
+    example(1, [1], ["d1", "d2", "d3"]),
+    example(2, [2, 20, 21], ["d2"]),
+]
+
+
+@pytest.fixture
+def batch(tokenizer):
+    return Collator(InputTokenizer(tokenizer))(EXAMPLES)
+
+
+def test_targets_point_at_each_questions_positive_in_groups_of_any_size(batch):
+    assert batch.targets.tolist() == [0, 2, 3]
+    assert batch.targets.dtype == torch.int64
+    for target, own in zip(batch.targets, EXAMPLES, strict=True):
+        first = own.passages[0]
+        row = batch.passages["input_ids"][target]
+        assert row[row != PAD].tolist() == [CLS, *ids(f"{first['title']} {first['text']}"), SEP]
+
+
+def test_cls_comes_first_in_every_row(batch):
+    assert (batch.passages["input_ids"][:, 0] == CLS).all()
+    assert (batch.queries["input_ids"][:, 0] == CLS).all()
+    assert batch.queries["input_ids"].shape == (3, 8)
+    assert batch.passages["input_ids"].shape[0] == 6
+
+
+def test_equal_docids_and_only_those_have_equal_hashes(batch):
+    names = [held["docid"] for own in EXAMPLES for held in own.passages]
+    for own, hashes in zip(EXAMPLES, batch.positive_docids.tolist(), strict=True):
+        known = [docid in own.positive_docids for docid in names]
+        assert [value in hashes for value in batch.docids.tolist()] == known
+        assert hashes[len(own.positive_docids) :] == [-1] * (3 - len(own.positive_docids))
+    assert batch.docids.dtype == batch.positive_docids.dtype == torch.int64
+
+
+def test_hashed_docids_are_never_minus_one_and_never_collide(tokenizer):
+    docids = [str(i) for i in range(20_000)]
+    passages = [{"docid": docid, "title": "", "text": ""} for docid in docids]
+    hashes = Collator(InputTokenizer(tokenizer))([Example("", passages, docids)]).docids.numpy()
+    assert hashes.min() >= 0
+    assert len(np.unique(hashes)) == len(docids)

@@ -1,0 +1,136 @@
+"""The partial file: continued after its last intact chunk, refused if of something else, held by one process."""
+
+import numpy as np
+import pytest
+from embedding_files import IDS, identity, numbers, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpr_lightning.encoding.embeddings import EmbeddingWriter, open_embeddings
+from dpr_lightning.errors import UserError
+
+
+@pytest.fixture
+def file(tmp_path):
+    """7 rows of 5 numbers in chunks of 3."""
+    write(tmp_path / "00-of-01.safetensors", numbers(7), IDS)
+    return tmp_path / "00-of-01.safetensors"
+
+
+def begin(path, array, ids, rows, chunk_size=3):
+    """Leaves a partial file with `rows` rows."""
+    with EmbeddingWriter(
+        path, identity(len(array)), ids, dim=array.shape[1], dtype=str(array.dtype), chunk_size=chunk_size
+    ) as writer:
+        for row in range(0, rows, chunk_size):
+            writer.append(array[row : row + chunk_size])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 25), st.integers(1, 7), st.floats(0, 1), st.sampled_from(["float32", "float16"]))
+def test_a_partial_cut_at_any_byte_is_continued_to_the_same_bytes(tmp_path_factory, rows, chunk_size, part, dtype):
+    folder = tmp_path_factory.mktemp("file")
+    array, ids = numbers(rows, 5, dtype), [f"d{i}" for i in range(rows)]
+    write(folder / "whole.safetensors", array, ids, chunk_size=chunk_size)
+    whole = (folder / "whole.safetensors").read_bytes()
+
+    begin(folder / "x.safetensors", array, ids, rows, chunk_size)
+    partial = folder / "x.safetensors.partial"
+    content = partial.read_bytes()
+    assert len(whole) - len(content) == 8 * (rows + 1) + len("".join(ids))
+    kept = int(part * len(content))
+    partial.write_bytes(content[:kept])
+    first = write(folder / "x.safetensors", array, ids, chunk_size=chunk_size)
+
+    before_rows = len(content) - array.nbytes
+    held = max(0, kept - before_rows) // (5 * array.itemsize)
+    assert first == (rows if held == rows else held // chunk_size * chunk_size)
+    assert (folder / "x.safetensors").read_bytes() == whole
+    assert not partial.exists()
+
+
+def test_a_partial_with_all_rows_and_half_the_ids_is_finished_to_the_same_bytes(file):
+    whole = file.read_bytes()
+    file.rename(file.with_name(file.name + ".partial"))
+    with file.with_name(file.name + ".partial").open("r+b") as partial:
+        partial.truncate(len(whole) - 20)
+    assert write(file, numbers(7), IDS) == 7
+    assert file.read_bytes() == whole
+
+
+def test_a_damaged_chunk_of_a_partial_is_written_again(file, tmp_path):
+    again = tmp_path / "again.safetensors"
+    begin(again, numbers(7), IDS, 7)
+    partial = tmp_path / "again.safetensors.partial"
+    content = bytearray(partial.read_bytes())
+    content[-2 * 20] ^= 1  # row 5, in the second chunk
+    partial.write_bytes(content)
+    assert write(again, numbers(7), IDS) == 3
+    assert again.read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_fingerprint": "m1"},
+        {"data_fingerprint": "x1"},
+        {"precision": "bf16"},
+        {"side": "query"},
+        {"first_row": 4},
+        {"shard": 0},
+        {"chunk_size": 2},
+    ],
+    ids=str,
+)
+def test_a_partial_of_something_else_is_refused_and_kept(tmp_path, changes):
+    path, partial = tmp_path / "x.safetensors", tmp_path / "x.safetensors.partial"
+    begin(path, numbers(7), IDS, 3)
+    content = partial.read_bytes()
+    with pytest.raises(
+        UserError, match=r"^\S+/x\.safetensors\.partial was begun with another model, data set or setting\. Delete it"
+    ):
+        write(path, numbers(7), IDS, **changes)
+    assert partial.read_bytes() == content
+    assert write(path, numbers(7), IDS, overwrite=True, **changes) == 0
+    open_embeddings(path).verify()
+
+
+@pytest.mark.parametrize(
+    "array", [numbers(7, dtype="float16"), numbers(7, dim=4), numbers(6)], ids=["dtype", "dim", "rows"]
+)
+def test_a_partial_of_another_shape_is_refused(tmp_path, array):
+    begin(tmp_path / "x.safetensors", numbers(7), IDS, 3)
+    with pytest.raises(UserError, match="was begun with another"):
+        write(tmp_path / "x.safetensors", array, IDS[: len(array)])
+
+
+def test_a_finished_file_is_refused_and_with_overwrite_replaced_at_the_end(file):
+    old = file.read_bytes()
+    with pytest.raises(UserError, match=r"00-of-01\.safetensors is finished already"):
+        write(file, numbers(7), IDS)
+    begun = EmbeddingWriter(file, identity(7), IDS, dim=5, dtype="float32", chunk_size=3, overwrite=True)
+    with begun as writer:
+        writer.append(numbers(7)[:3] + 1)
+        assert file.read_bytes() == old
+        for row in (3, 6):
+            writer.append(numbers(7)[row : row + 3] + 1)
+        writer.finish()
+    np.testing.assert_array_equal(open_embeddings(file).array, numbers(7) + 1)
+
+
+def test_one_writer_holds_a_file_at_a_time(tmp_path):
+    path = tmp_path / "x.safetensors"
+    begin(path, numbers(7), IDS, 3)
+    with EmbeddingWriter(path, identity(7), IDS, dim=5, dtype="float32", chunk_size=3) as first:
+        with pytest.raises(UserError, match=r"x\.safetensors is being written by another process"):
+            write(path, numbers(7), IDS, overwrite=True)
+        assert first.done == 3
+    assert write(path, numbers(7), IDS) == 3
+
+
+def test_rows_that_are_no_chunk_are_refused(tmp_path):
+    with EmbeddingWriter(tmp_path / "x", identity(7), IDS, dim=5, dtype="float32", chunk_size=3) as writer:
+        with pytest.raises(ValueError, match="2 rows are no chunk, at row 0 of 7"):
+            writer.append(numbers(2))
+        with pytest.raises(ValueError, match="0 rows of 7 are written"):
+            writer.finish()

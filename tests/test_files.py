@@ -1,0 +1,113 @@
+"""Output appears whole under its final name, or not at all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from dpr_lightning.errors import UserError
+from dpr_lightning.files import folder_written_whole, refuse_overwrite, write_json, written_whole
+
+
+class StopError(Exception):
+    """Stands for whatever ends a write."""
+
+
+def test_a_text_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with written_whole(path) as file:
+        file.write("é\n")
+        file.flush()
+        assert not path.exists()
+    assert path.read_bytes() == b"\xc3\xa9\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_earlier_text_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("earlier")
+    with pytest.raises(StopError), written_whole(path) as file:
+        file.write("half")
+        raise StopError
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_appears_when_it_is_complete_and_replaces_the_earlier_one(tmp_path):
+    path = tmp_path / "new" / "model"
+    for name in ("first", "second"):
+        with folder_written_whole(path) as folder:
+            (folder / "sub").mkdir()
+            (folder / "sub" / name).write_text(name)
+            assert not (path / "sub" / name).exists()
+        assert [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()] == [f"sub/{name}"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_earlier_folder_and_nothing_else(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "earlier").touch()
+    with pytest.raises(StopError), folder_written_whole(path) as folder:
+        (folder / "half").touch()
+        raise StopError
+    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.iterdir()) == [path / "earlier"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dpr_lightning import files
+with getattr(files, sys.argv[1])(Path(sys.argv[2])) as opened:
+    if sys.argv[1] == "written_whole":
+        opened.write("half")
+        opened.flush()
+    else:
+        (opened / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("writer", ["written_whole", "folder_written_whole"])
+def test_a_kill_leaves_nothing_under_the_final_name(tmp_path, writer):
+    path = tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", KILLED, writer, str(path)], cwd=ROOT, env=os.environ)
+    assert done.returncode == -signal.SIGKILL
+    assert not path.exists()
+    assert len(list(tmp_path.iterdir())) == 1  # what the killed process was writing
+
+
+def test_json_is_written_as_utf8_and_reads_back(tmp_path):
+    value = {"é": [1, None, "\U0001f600", 0.1]}
+    write_json(tmp_path / "a.json", value)
+    content = (tmp_path / "a.json").read_bytes()
+    assert json.loads(content) == value
+    assert "\U0001f600".encode() in content
+    assert content.endswith(b"}\n")
+
+
+def test_a_value_that_json_cannot_hold_leaves_the_earlier_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    with pytest.raises(TypeError):
+        write_json(path, [1, {1, 2}])
+    assert path.read_text() == "1\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_finished_output_is_refused_unless_overwriting(tmp_path):
+    path = tmp_path / "done.txt"
+    refuse_overwrite(path, False)
+    path.touch()
+    refuse_overwrite(path, True)
+    with pytest.raises(UserError) as caught:
+        refuse_overwrite(path, False)
+    expected = f"{path} is finished already. Set overwrite=true to make it anew, or choose another run_dir."
+    assert str(caught.value) == expected
+    with pytest.raises(UserError, match=r"is finished already\. Give another name\."):
+        refuse_overwrite(path, False, remedy="Give another name")

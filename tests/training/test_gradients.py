@@ -1,0 +1,89 @@
+"""One gradient, however the batch is dealt out: chunks, processes, both."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+SCRIPT = Path(__file__).with_name("gradients.py")
+spec = importlib.util.spec_from_file_location("gradients", SCRIPT)
+gradients = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(gradients)
+
+
+def largest_difference(found, expected):
+    """Largest difference of any number, relative to the largest number of the same parameter.
+
+    Some gradients are (nearly) zero but for rounding: attention's key biases, which shift all logits alike, and what
+    shifts all passages alike in an untied encoder. So no parameter counts as smaller than a twentieth of the largest.
+    """
+    assert found.keys() == expected.keys()
+    floor = max(gradient.abs().max() for gradient in expected.values()) / 20
+    return max(((found[n] - expected[n]).abs().max() / max(expected[n].abs().max(), floor)).item() for n in expected)
+
+
+def in_processes(count, model, tied, cached, out):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    shared = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": str(count),
+        "PYTHONPATH": paths,
+    }
+    command = [sys.executable, str(SCRIPT), str(model), tied, cached, str(out)]
+    processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank)}) for rank in range(count)]
+    assert [process.wait() for process in processes] == [0] * count
+    return torch.load(out)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("chunk_sizes", [(16, 32), (3, 5), (1, 1), (100, 100)])
+def test_gradient_cache_gives_the_gradient_of_the_whole_batch(no_dropout_model, tied, chunk_sizes):
+    whole = gradients.batch_gradient(no_dropout_model, tied=tied)
+    cached = gradients.batch_gradient(no_dropout_model, tied=tied, chunk_sizes=chunk_sizes)
+    assert largest_difference(cached, whole) < 1e-5  # float32 sums in another order
+
+
+def test_gradient_cache_replays_dropout(tiny_model):
+    """With other dropout in the second pass, the gradient would not be that of any one loss."""
+    first = gradients.batch_gradient(tiny_model, tied=True, chunk_sizes=(3, 5))
+    assert largest_difference(gradients.batch_gradient(tiny_model, tied=True, chunk_sizes=(3, 5)), first) == 0
+    bi_encoder = gradients.load_bi_encoder(tiny_model).train()
+    row = gradients.check_training_row(gradients.training_row(0))
+    batch = gradients.Collator(bi_encoder.inputs)([gradients.TrainingExamples([row] * 2, passages_per_query=2)[0, 0]])
+    embedded = []
+
+    def embed(**tokens):
+        embedded.append(bi_encoder.passage(**tokens))
+        return embedded[-1]
+
+    side = gradients.Side(embed, batch.passages, 1)
+    gradients.cached_backward((side, side), lambda q, p: (q * p).sum(), torch.Tensor.backward)
+    first_pass, second_pass = embedded[:4], embedded[4:]
+    assert all(torch.equal(a, b) for a, b in zip(first_pass, second_pass, strict=True))
+    assert not torch.equal(first_pass[0], first_pass[2])  # the same passage under other dropout
+
+
+@pytest.mark.parametrize("tied", ["tied", "untied"])
+@pytest.mark.parametrize("cached", ["direct", "cached"])
+def test_two_processes_give_the_gradient_of_one(no_dropout_model, tmp_path, tied, cached):
+    whole = gradients.batch_gradient(no_dropout_model, tied=tied == "tied")
+    parts = in_processes(2, no_dropout_model, tied, cached, tmp_path / "gradients.pt")
+    assert largest_difference(parts, whole) < 1e-5
+
+
+@pytest.mark.slow
+def test_four_processes_give_the_gradient_of_one(no_dropout_model, tmp_path):
+    whole = gradients.batch_gradient(no_dropout_model, tied=True)
+    parts = in_processes(4, no_dropout_model, "tied", "cached", tmp_path / "gradients.pt")
+    assert largest_difference(parts, whole) < 1e-5

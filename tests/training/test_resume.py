@@ -1,0 +1,102 @@
+"""Training that is killed and started again ends in the weights of training that was not; real processes, real kills."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from safetensors.torch import load_file
+
+from dpr_lightning.training.checkpoints import find_resume_point
+
+CACHED = ("grad_cache.query_chunk_size=3", "grad_cache.passage_chunk_size=5")
+TWO_PROCESSES = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=4")
+
+
+def start(settings, run_dir, *overrides):
+    """train.py in a process of its own, with 10 epochs of 4 steps and a resume point after every second step."""
+    command = [sys.executable, str(ROOT / "train.py"), *settings, f"run_dir={run_dir}", "trainer.max_epochs=10"]
+    command += ["checkpoint.every_n_steps=2", "optimizer.lr=1e-3", *overrides]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def finish(process):
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+def logged_steps(run_dir):
+    file = run_dir / "train" / "metrics.csv"
+    if not file.exists():
+        return []
+    with file.open(newline="") as rows:
+        return [(int(row["step"]), row["train/loss"]) for row in csv.DictReader(rows) if row["train/loss"]]
+
+
+def kill_at(step, process, run_dir, number=signal.SIGKILL):
+    """Sends the signal to the process and its children as soon as `step` is logged."""
+    while len(logged_steps(run_dir)) <= step:
+        assert process.poll() is None, process.stderr.read()
+    os.killpg(process.pid, number) if number == signal.SIGKILL else process.send_signal(number)
+    process.communicate()
+
+
+def check_same(run, expected):
+    found, wanted = (load_file(folder / "model" / "model.safetensors") for folder in (run, expected))
+    assert found.keys() == wanted.keys()
+    assert all(found[name].equal(wanted[name]) for name in wanted)
+    assert logged_steps(run) == logged_steps(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("data.num_workers=2",), CACHED, TWO_PROCESSES],
+    ids=["plain", "workers", "cached", "two processes"],
+)
+def test_killed_training_ends_in_the_same_bits(settings, tmp_path, overrides):
+    finish(start(settings, tmp_path / "whole", *overrides))
+    run = tmp_path / "killed"
+    kill_at(2, start(settings, run, *overrides), run)
+    kill_at(17, start(settings, run, *overrides), run)
+    assert "resumed from" in finish(start(settings, run, *overrides))
+    check_same(run, tmp_path / "whole")
+    assert len(logged_steps(run)) == 40
+
+
+@pytest.mark.slow
+def test_terminated_training_leaves_a_resume_point_of_its_last_step(settings, tmp_path):
+    finish(start(settings, tmp_path / "whole"))
+    run = tmp_path / "terminated"
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        process = start(settings, run, "checkpoint.every_n_steps=1000", "trainer.max_epochs=1000")
+        kill_at(len(logged_steps(run)), process, run, number)
+        assert process.returncode == 128 + signal.SIGTERM
+        assert find_resume_point(run / "train" / "checkpoints").stem == f"step-{len(logged_steps(run)):08d}"
+    assert not (run / "model").exists()
+
+
+@pytest.mark.slow
+def test_damaged_resume_point_is_passed_over(settings, tmp_path):
+    finish(start(settings, tmp_path / "whole"))
+    run = tmp_path / "damaged"
+    kill_at(5, start(settings, run), run)
+    newest, before = sorted((run / "train" / "checkpoints").glob("step-*.ckpt"), reverse=True)[:2]
+    os.truncate(newest, newest.stat().st_size // 2)
+    out = finish(start(settings, run))
+    assert f"{newest} is damaged" in out
+    assert f"resumed from {before}" in out
+    check_same(run, tmp_path / "whole")
+
+
+def test_disk_use_is_bounded(command, settings, tmp_path):
+    code, _, err = command("train", *settings, "checkpoint.every_n_steps=1", "checkpoint.keep_last=2")
+    assert code == 0, err
+    folder = tmp_path / "run" / "train" / "checkpoints"
+    names = {file.name for file in folder.iterdir()}
+    assert names == {f"step-0000000{n}.{end}" for n in (3, 4) for end in ("ckpt", "xxh3")} | {"last.ckpt"}
+    assert (folder / "last.ckpt").samefile(folder / "step-00000004.ckpt")
