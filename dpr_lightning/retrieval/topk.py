@@ -79,7 +79,7 @@ class _RunningTopK:
         k = min(self.depth + _SLACK, len(block))
         rough, local = faiss.knn(self.queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
         before = self.scores, self.rows
-        in_reach = rough >= self._threshold(self.scores)[:, None] - 0 * error[:, None]
+        in_reach = rough >= self._threshold(self.scores)[:, None] - error[:, None]
         order = np.argsort(np.where(in_reach, local, _NO_ROW), axis=1, kind="stable")  # ties are merged in row order
         local, in_reach = np.take_along_axis(local, order, 1), np.take_along_axis(in_reach, order, 1)
         query_of, place = np.nonzero(in_reach)

@@ -192,7 +192,7 @@ COMMIT = "c" * 40
 class Hub(BaseHTTPRequestHandler):
     """As much of the hub as fetching from the one data set `own/set` takes."""
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         path = unquote(urlsplit(self.path).path)
         if not re.match(r"(/api)?/datasets/own/set/", path):
             self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "no such data set"})

@@ -26,7 +26,7 @@ def begin(path, array, ids, rows, chunk_size=3):
             writer.append(array[row : row + chunk_size])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 25), st.integers(1, 7), st.floats(0, 1), st.sampled_from(["float32", "float16"]))
 def test_a_partial_cut_at_any_byte_is_continued_to_the_same_bytes(tmp_path_factory, rows, chunk_size, part, dtype):
     folder = tmp_path_factory.mktemp("file")

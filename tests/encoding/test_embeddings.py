@@ -97,7 +97,7 @@ def test_an_id_beyond_the_last_row_is_an_index_error(file):
         ids[len(IDS)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_every_flipped_bit_is_noticed(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("file") / "x.safetensors"
