@@ -91,17 +91,29 @@ def make(config: DictConfig, key: str, **arguments: Any) -> Any:
     """
     group: Any = OmegaConf.select(config, key)
     values = plain(group) | arguments
-    with _naming(key):
+    with naming(key):
         _check_arguments(get_object(values["_target_"]), values, key)
         made = instantiate(group, **arguments, _convert_="all")
     if not values.get("_partial_"):
         return made
 
     def make_now(*args: Any, **kwargs: Any) -> Any:
-        with _naming(key):
+        with naming(key):
             return made(*args, **kwargs)
 
     return make_now
+
+
+@contextlib.contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Turns what a function raises at a wrong argument into a UserError that names the config key."""
+    try:
+        yield
+    except (InstantiationException, TypeError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, UserError) or not isinstance(cause, TypeError | ValueError | OSError | ImportError):
+            raise cause from cause.__cause__
+        raise UserError(f"{key}: {str(cause).rstrip('.')}. Correct {key}.") from error
 
 
 def explicit_keys(group: str) -> list[str]:
@@ -165,28 +177,18 @@ def _message(error: Exception) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such option. Set {group} to one of: {', '.join(error.options)}."
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}. Correct the path (run_dir, model_dir, run_file) or its permissions."
+        return f"{error.filename}: {error.strerror}. Correct the path (run_dir, model_dir, run_file) or its rights."
     if unknown := re.match(r"Could not override '([^']+)'\.", str(error)):
         return f"{unknown[1]}: there is no such config key. See `--cfg job` for all keys."
     return str(error)
 
 
-@contextlib.contextmanager
-def _naming(key: str) -> Iterator[None]:
-    """Turns what a constructor raises at a wrong argument into a UserError that names the config key."""
-    try:
-        yield
-    except (InstantiationException, TypeError, ValueError) as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        if isinstance(cause, UserError) or not isinstance(cause, TypeError | ValueError | OSError | ImportError):
-            raise cause from cause.__cause__
-        raise UserError(f"{key}: {str(cause).rstrip('.')}. Correct {key}.*.") from error
-
-
 def _check_arguments(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> None:
-    for name, hint in get_type_hints(target.__init__ if inspect.isclass(target) else target).items():
-        if name in values:
-            _check_type(values[name], hint, f"{key}.{name}")
+    hints: dict[str, Any] = {}
+    with contextlib.suppress(NameError):  # a type that is imported for type checkers alone
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for name in hints.keys() & values.keys():
+        _check_type(values[name], hints[name], f"{key}.{name}")
 
 
 def _check_type(value: Any, hint: Any, key: str) -> None:

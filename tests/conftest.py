@@ -5,6 +5,7 @@ import importlib
 import json
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -52,8 +53,6 @@ def tiny_model(tmp_path_factory):
 @pytest.fixture
 def no_dropout_model(tiny_model, tmp_path):
     """The tiny model without dropout."""
-    import shutil
-
     folder = tmp_path / "tiny-bert-no-dropout"
     shutil.copytree(tiny_model, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -100,9 +99,8 @@ def world(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def settings(world, tiny_model, tmp_path):
-    """Overrides that point a command at the small world, the tiny model and a run folder of the test's own."""
+def settings_of(world, model, run_dir):
+    """Overrides that point a command at the files of `world`, a model and a run folder."""
     return [
         "data=files",
         f"data.train={world}/train.jsonl.gz",
@@ -112,42 +110,69 @@ def settings(world, tiny_model, tmp_path):
         f"data.qrels.test={world}/test.qrels",
         "data.batch_size=8",
         "data.num_workers=0",
-        f"model.name_or_path={tiny_model}",
+        f"model.name_or_path={model}",
         "trainer=cpu",
         "trainer.max_epochs=1",
         "trainer.log_every_n_steps=1",
         "trainer.enable_progress_bar=false",
         "num_shards=3",
         "depth=20",
-        f"run_dir={tmp_path}/run",
+        f"run_dir={run_dir}",
     ]
 
 
 @pytest.fixture
-def command(monkeypatch, capfd, tmp_path):
-    """Runs a root script in this process: `command("train", *overrides)` gives (exit code, stdout, stderr)."""
+def settings(world, tiny_model, tmp_path):
+    """Overrides that point a command at the small world, the tiny model and a run folder of the test's own."""
+    return settings_of(world, tiny_model, tmp_path / "run")
 
-    def run(name, *overrides):
-        from hydra.core.global_hydra import GlobalHydra
 
-        sys.modules.pop(name, None)
-        script = importlib.import_module(name)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *overrides])
-        monkeypatch.chdir(tmp_path)
-        capfd.readouterr()
+def run_script(name, overrides, folder):
+    """Runs a root script in this process, started in `folder`, and gives its exit code."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    sys.modules.pop(name, None)
+    script = importlib.import_module(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{name}.py", *overrides])
+        patch.chdir(folder)
         try:
             getattr(script, name)()
-            code = 0
         except SystemExit as stop:
-            code = stop.code
+            return stop.code
         finally:
             GlobalHydra.instance().clear()
             os.environ.pop("HYDRA_FULL_ERROR", None)
+            logging.captureWarnings(False)
             for handler in list(logging.getLogger().handlers):
                 if type(handler) in (logging.FileHandler, logging.StreamHandler):
                     logging.getLogger().removeHandler(handler)
                     handler.close()
-        out, err = capfd.readouterr()
-        return code, out, err
+    return 0
+
+
+@pytest.fixture
+def command(capfd, tmp_path):
+    """Runs a root script in this process: `command("train", *overrides)` gives (exit code, stdout, stderr)."""
+
+    def run(name, *overrides):
+        capfd.readouterr()
+        code = run_script(name, overrides, tmp_path)
+        return code, *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _finished_run(world, tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    given = settings_of(world, tiny_model, folder / "run")
+    for name, *more in [("train",), ("encode",), ("encode", "side=query"), ("search",), ("evaluate",)]:
+        assert run_script(name, [*given, *more], folder) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def finished_run(_finished_run, tmp_path):
+    """A copy, in the place that `settings` names, of a run folder in which all stages are finished."""
+    return shutil.copytree(_finished_run, tmp_path / "run")

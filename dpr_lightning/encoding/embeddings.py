@@ -189,18 +189,16 @@ class EmbeddingWriter:
         if found != self._header:
             self._file.truncate(0)
             self._write(0, self._header)
-        table = self._file.read(self._first_embedding - len(self._header))
-        checksums = np.frombuffer(table.ljust(self._first_embedding - len(self._header), b"\0"), "<u8").copy()
+        table_bytes = self._first_embedding - len(self._header)
+        checksums = np.frombuffer(self._file.read(table_bytes).ljust(table_bytes, b"\0"), "<u8")
         done = 0
         while done < self.rows:
             rows = min(self.chunk_size, self.rows - done)
             chunk = self._file.read(rows * self._row_bytes)
             if xxhash.xxh3_64_intdigest(chunk) != checksums[done // self.chunk_size]:
-                checksums[done // self.chunk_size :] = 0
                 break
             done += rows
         self._file.truncate(self._first_embedding + done * self._row_bytes)
-        self._write(len(self._header), checksums.tobytes())
         return done
 
     def append(self, chunk: NDArray[Any]) -> None:

@@ -76,9 +76,10 @@ def test_what_is_read_is_what_was_written(tmp_path_factory, ids, dim, dtype, chu
 @given(
     pieces=st.lists(st.lists(texts, max_size=5), min_size=1, max_size=4),
     cut=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    kind=st.sampled_from(["string", "large_string"]),
 )
-def test_ids_of_any_part_of_an_arrow_column_are_its_strings(pieces, cut):
-    column = pa.chunked_array(pieces, "string").slice(min(cut), max(cut) - min(cut))
+def test_ids_of_any_part_of_an_arrow_column_are_its_strings(pieces, cut, kind):
+    column = pa.chunked_array(pieces, kind).slice(min(cut), max(cut) - min(cut))
     ids = Ids.of_column(column)
     assert list(ids) == column.to_pylist()
     assert ids.checksum() == Ids.of(column.to_pylist()).checksum()

@@ -86,9 +86,9 @@ def test_bits_do_not_depend_on_cuts_queries_or_threads(dtype):
     assert len(np.unique(whole[0][0])) > 10
 
 
-def hidden_by_rounding(scores, magnitude, rng):
-    """Vectors [P, 64] of these sums, among addends so large that sums in float32 are off by more than the scores."""
-    large = rng.integers(magnitude // 4, magnitude, (len(scores), 31)).astype(np.float32)
+def hidden_by_rounding(scores, rng):
+    """Vectors [P, 64] whose sums are `scores`, among addends so large that float32 sums are rounded to quarters."""
+    large = rng.integers(2**19, 2**21, (len(scores), 31)).astype(np.float32)
     addends = np.concatenate([large, -large, scores[:, None], np.zeros((len(scores), 1))], 1).astype(np.float32)
     return addends[:, rng.permutation(64)]
 
@@ -96,22 +96,23 @@ def hidden_by_rounding(scores, magnitude, rng):
 @pytest.mark.parametrize("block", [10, 150, 400])
 def test_scores_that_a_float32_product_confuses_are_told_apart(block):
     rng = np.random.default_rng(2)
-    passages = hidden_by_rounding(rng.permutation(400) / 1024, 2**21, rng)
+    passages = hidden_by_rounding((rng.permutation(400) + 220) / 1024, rng)
     queries = np.ones((3, 64), np.float32)
     found = topk_inner_product(queries, np.split(passages, range(block, 400, block)), depth=40)
     assert_same(found, reference(queries, passages, 40))
-    assert (found[0] == np.arange(399, 359, -1) / 1024).all()
+    assert (found[0] == np.arange(619, 579, -1) / 1024).all()
 
 
-def test_a_passage_left_out_of_a_block_s_candidates_by_rounding_is_found():
-    """In each block one passage beats all before it, but a float32 product may place it below 36 others."""
+def test_a_passage_that_rounding_keeps_out_of_its_block_s_candidates_is_found():
+    """In each block one passage beats all before it, but like its 199 neighbours it rounds to a half."""
     rng = np.random.default_rng(4)
-    scores = np.zeros((40, 200))
-    scores[np.arange(40), rng.integers(0, 200, 40)] = 0.5 + np.arange(40) / 1024
-    passages = hidden_by_rounding(scores.ravel(), 2**19, rng)
+    scores = np.full((40, 200), 0.4)
+    scores[np.arange(40), rng.integers(0, 200, 40)] = 0.58 + np.arange(40) / 1024
+    scores = scores.astype(np.float32).ravel()
+    passages = hidden_by_rounding(scores, rng)
     found, rows = topk_inner_product(np.ones((1, 64), np.float32), np.split(passages, 40), depth=20)
-    assert (found[0] == 0.5 + np.arange(39, 19, -1) / 1024).all()
-    assert (scores.ravel()[rows[0]] == found[0]).all()
+    assert found[0].tolist() == np.sort(scores)[:-21:-1].tolist()
+    assert scores[rows[0]].tolist() == found[0].tolist()
 
 
 def test_vectors_whose_squares_underflow_are_ranked_exactly():

@@ -1,0 +1,197 @@
+"""Ranking files read back as they were written; others' files are understood, broken ones named by line."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dpr_lightning.errors import UserError
+from dpr_lightning.retrieval.rankings import Ranking, merge_rankings, read_rankings, write_rankings
+
+
+def ranking(qid, found, tag="t"):
+    return Ranking(qid, list(found), np.array(list(found.values()), np.float32), tag)
+
+
+def write(path, text):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def plain(rankings):
+    return [(r.qid, r.docids, r.scores.tolist()) for r in rankings]
+
+
+def float32_from_bits(bits):
+    return struct.unpack("<f", struct.pack("<I", bits))[0]
+
+
+SCORES = st.integers(0, 2**32 - 1).map(float32_from_bits).filter(np.isfinite)
+CHARACTERS = st.characters(exclude_categories=["Cs"])
+TEXT_IDS = st.text(CHARACTERS, min_size=1, max_size=8).filter(lambda s: s.strip() and "\t" not in s and "\n" not in s)
+TREC_IDS = TEXT_IDS.filter(lambda s: s.split() == [s])
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data(), format=st.sampled_from(["trec", "text"]))
+def test_what_is_written_reads_back_bit_for_bit_and_in_order(data, format, tmp_path_factory):
+    ids = TREC_IDS if format == "trec" else TEXT_IDS
+    qids = data.draw(st.lists(ids, min_size=1, max_size=4, unique=True))
+    written = []
+    for qid in qids:
+        docids = data.draw(st.lists(ids, min_size=1, max_size=8, unique=True))
+        scores = data.draw(st.lists(SCORES, min_size=len(docids), max_size=len(docids)))
+        written.append(Ranking(qid, docids, np.sort(np.array(scores, np.float32))[::-1], "a-tag"))
+    path = tmp_path_factory.getbasetemp() / f"round-trip.{format}"
+    assert write_rankings(path, written, format=format) == len(written)
+    read = list(read_rankings(path))
+    assert [(r.qid, r.docids) for r in read] == [(r.qid, r.docids) for r in written]
+    for before, after in zip(written, read, strict=True):
+        assert after.scores.dtype == np.float32
+        assert after.scores.tobytes() == before.scores.tobytes()
+        assert after.tag == ("a-tag" if format == "trec" else "")
+
+
+@given(st.text(CHARACTERS, max_size=5), st.sampled_from(["trec", "text"]), st.booleans())
+def test_an_id_is_written_whole_or_refused(text, format, is_qid):
+    ids = ("q", text) if not is_qid else (text, "d")
+    path = Path(f"/dev/shm/dpr-{format}") if Path("/dev/shm").is_dir() else Path(f"dpr-{format}")
+    try:
+        write_rankings(path, [ranking(ids[0], {ids[1]: 1.0})], format=format)
+    except UserError:
+        assert not path.exists()
+        return
+    try:
+        (read,) = read_rankings(path)
+        assert (read.qid, read.docids) == (ids[0], [ids[1]])
+    finally:
+        path.unlink()
+
+
+def test_files_look_as_documented(tmp_path):
+    found = [ranking("q 1", {"d 1": 1.5, "d2": -0.1}), ranking("q2", {"d3": 2})]
+    write_rankings(tmp_path / "a.txt", found, format="text")
+    assert (tmp_path / "a.txt").read_text() == "q 1\td 1\t1.5\nq 1\td2\t-0.1\nq2\td3\t2.0\n"
+    write_rankings(tmp_path / "a.trec", [found[1], ranking("q3", {"d4": 1, "d5": 1}, "")], format="trec")
+    assert (tmp_path / "a.trec").read_text() == "q2 Q0 d3 1 2.0 t\nq3 Q0 d4 1 1.0 -\nq3 Q0 d5 2 1.0 -\n"
+
+
+@pytest.mark.parametrize(
+    ("docid", "format", "message"),
+    [
+        ("d 1", "trec", r"id 'd 1' holds white space, which a trec ranking cannot carry. Set format=text."),
+        ("d\u20031", "trec", "holds white space.*Set format=text"),
+        ("d\t1", "trec", "id 'd\\\\t1' holds white space.*Rename it"),
+        ("d\t1", "text", "which a text ranking cannot carry. Rename it"),
+        ("d\n1", "text", "which a text ranking cannot carry. Rename it"),
+        ("", "trec", "id '' is blank"),
+    ],
+)
+def test_an_id_that_a_format_cannot_hold_is_refused_and_no_file_appears(tmp_path, docid, format, message):
+    with pytest.raises(UserError, match=message):
+        write_rankings(tmp_path / "x", [ranking("q", {"d": 1}), ranking("q2", {docid: 1})], format=format)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_foreign_runs_are_sorted_within_a_query_by_every_digit_of_their_scores(tmp_path):
+    file = write(
+        tmp_path / "foreign.run",
+        "q2\tQ0\td1\t1\t1.00000000001\tother\r\n"
+        "q2 Q0   d2 2 1.00000000002 other\r\n"
+        "q2 Q0 d3 0 -3e2 other\n"
+        "q2 Q0 d4 0 7 other\n"
+        "\n"
+        "q1 Q0 d9 1 0.5 other\n"
+        "q1 Q0 d8 2 0.5 other",
+    )
+    assert plain(read_rankings(file)) == [
+        ("q2", ["d4", "d2", "d1", "d3"], [7.0, 1.0, 1.0, -300.0]),
+        ("q1", ["d9", "d8"], [0.5, 0.5]),
+    ]
+    assert next(read_rankings(file)).tag == "other"
+
+
+def test_tevatron_text_is_read_with_blanks_in_ids_and_with_blanks_between_columns(tmp_path):
+    file = write(tmp_path / "rank.txt", "a q\tdoc 1\t1\na q\tdoc 2\t2.5\n01 7 1e-3\n")
+    assert plain(read_rankings(file)) == [("a q", ["doc 2", "doc 1"], [2.5, 1.0]), ("01", ["7"], [np.float32(1e-3)])]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "q1 Q0 d2 2 0.5",
+        "q1 d2",
+        "q1 Q0 d2 2 high t",
+        "q1\td2\tnan",
+        "q1\td2\tinf",
+        "q1\td2\t1e39",
+        "q1\t\t0.5",
+        "q1 Q0 d2 2 0.5 t more",
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path, line):
+    file = write(tmp_path / "bad.trec", f"q1 Q0 d1 1 0.75 t\n\n{line}\n")
+    with pytest.raises(UserError) as error:
+        list(read_rankings(file))
+    assert str(error.value).startswith(f"{file}, line 3: {line!r} is neither")
+
+
+def test_bytes_that_are_no_text_are_named_by_line(tmp_path):
+    with pytest.raises(UserError, match="line 2: 'q1 d\ufffd 1' is neither"):
+        list(read_rankings(write(tmp_path / "bad.trec", b"q1 d1 1\nq1 d\xe9 1\n")))
+
+
+def test_what_is_not_a_ranking_is_refused(tmp_path):
+    with pytest.raises(UserError, match="absent is not there"):
+        list(read_rankings(tmp_path / "absent"))
+    with pytest.raises(UserError, match="is not there"):
+        list(read_rankings(tmp_path))
+    with pytest.raises(UserError, match="empty is empty"):
+        list(read_rankings(write(tmp_path / "empty", "\n")))
+    with pytest.raises(UserError, match="line 3: query q1 stands in two places"):
+        list(read_rankings(write(tmp_path / "mixed", "q1 d1 1\nq2 d1 1\nq1 d2 1\n")))
+    with pytest.raises(UserError, match="query q1 has passage d1 twice"):
+        list(read_rankings(write(tmp_path / "twice", "q1 d1 1\nq1 d1 2\n")))
+
+
+@settings(deadline=None)
+@given(
+    scores=st.lists(st.lists(st.integers(-2, 2), min_size=0, max_size=12), min_size=1, max_size=5),
+    depth=st.integers(1, 20),
+)
+def test_merging_ranks_as_sorting_all_with_ties_in_corpus_order(scores, depth, tmp_path_factory):
+    assume(all(scores))
+    folder = tmp_path_factory.mktemp("merge")
+    files, corpus = [], []
+    for shard, values in enumerate(scores):
+        passages = {f"{shard}-{row}": value for row, value in enumerate(values)}
+        corpus += passages.items()
+        best = dict(sorted(passages.items(), key=lambda pair: -pair[1])[:depth])
+        files.append(folder / f"{shard}.trec")
+        write_rankings(files[-1], [ranking("q", best), ranking("q2", {f"{shard}": shard})], format="trec")
+    expected = sorted(corpus, key=lambda pair: -pair[1])[:depth]
+    first, second = merge_rankings(files, depth=depth)
+    assert list(zip(first.docids, first.scores.tolist(), strict=True)) == expected
+    assert second.docids == [str(shard) for shard in reversed(range(len(scores)))][:depth]
+    assert first.tag == "t"
+
+
+def merge(tmp_path, *texts):
+    files = [write(tmp_path / f"{k}.trec", text) for k, text in enumerate(texts)]
+    return list(merge_rankings(files, depth=10))
+
+
+def test_shards_that_do_not_fit_together_are_named(tmp_path):
+    with pytest.raises(UserError, match="1.trec has query q2 where .*0.trec has query q1"):
+        merge(tmp_path, "q1 Q0 a 1 1 t\nq2 Q0 a 1 1 t\n", "q2 Q0 b 1 1 t\nq1 Q0 b 1 1 t\n")
+    with pytest.raises(UserError, match="1.trec ends where .*0.trec has query q2"):
+        merge(tmp_path, "q1 Q0 a 1 1 t\nq2 Q0 a 1 1 t\n", "q1 Q0 b 1 1 t\n")
+    with pytest.raises(UserError, match="1.trec has query q2 where .*0.trec ends"):
+        merge(tmp_path, "q1 Q0 a 1 1 t\n", "q1 Q0 b 1 1 t\nq2 Q0 b 1 1 t\n")
+    with pytest.raises(UserError, match="1.trec and .*0.trec are tagged u and t: two models"):
+        merge(tmp_path, "q1 Q0 a 1 1 t\n", "q1 Q0 b 1 1 u\n")
+    with pytest.raises(UserError, match="passage b of query q1 stands in 1.trec and 2.trec"):
+        merge(tmp_path, "q1 Q0 a 1 1 t\n", "q1 Q0 b 1 1 t\n", "q1 Q0 b 1 2 t\n")
