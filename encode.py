@@ -21,7 +21,7 @@ def encode(config: DictConfig) -> str:
         source = open_queries(plain(config.data.queries).get(config.split), key=key, skip_invalid=skip_invalid)
     else:
         source = open_corpus(plain(config.data)["corpus"], skip_invalid=skip_invalid)
-    bi_encoder = make(config, "model", name_or_path=config.model_dir, explicit=explicit_keys("model"))
+    bi_encoder = make(config, "model", name_or_path=config.model_dir, lora=None, explicit=explicit_keys("model"))
     encoder = ShardEncoder(bi_encoder, source, side=config.side, overwrite=config.overwrite, **plain(config.encode))
     folder = Path(config.run_dir) / "embeddings" / config.side
     if config.side == "query":

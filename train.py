@@ -17,14 +17,14 @@ def train(config: DictConfig) -> str:
     with naming("seed"):
         seed_everything(config.seed, verbose=False)
     bi_encoder = make(config, "model", explicit=explicit_keys("model"))
-    keys = "train dev batch_size passages_per_query positives negatives dev_negatives num_workers skip_invalid"
+    keys = "train train_weights dev batch_size passages_per_query positives negatives dev_negatives num_workers skip_invalid"
     data = RetrievalDataModule(bi_encoder.inputs, seed=config.seed, **plain(config.data, *keys.split()))
     parts = {key: make(config, key) for key in ("loss", "optimizer", "scheduler")}
     clip = config.trainer.gradient_clip_val
     module = make_module(bi_encoder, **parts, **plain(config.grad_cache), gradient_clip_val=clip)
     loggers = [make(config, f"logger.{name}") for name in config.logger]
     make_trainer = make(config, "trainer")
-    options = {"seed": config.seed, **plain(config.checkpoint)}
+    options = {"seed": config.seed, **plain(config, "early_stopping"), **plain(config.checkpoint)}
     run_dir = prepare_run(config.run_dir, overwrite=config.overwrite)  # this late, so that a mistake removes nothing
     OmegaConf.save(config, run_dir / "train" / "config.yaml", resolve=True)
     return fit(make_trainer, module, data, run_dir=run_dir, loggers=loggers, **options)

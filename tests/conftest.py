@@ -44,7 +44,13 @@ def tiny_model(tmp_path_factory):
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "initializer_range": 0.2}
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "initializer_range": 0.2,
+    }
     config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=160, **sizes)
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder

@@ -37,6 +37,15 @@ def test_an_error_leaves_the_earlier_text_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_who_reads_the_earlier_file_is_not_disturbed(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("earlier")
+    with path.open() as reader:
+        with written_whole(path) as file:
+            file.write("later")
+        assert (reader.read(), path.read_text()) == ("earlier", "later")
+
+
 def test_a_folder_appears_when_it_is_complete_and_replaces_the_earlier_one(tmp_path):
     path = tmp_path / "new" / "model"
     for name in ("first", "second"):

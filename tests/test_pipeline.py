@@ -26,7 +26,9 @@ def test_shards_searched_alone_and_merged_rank_as_the_whole_corpus(command, sett
     assert (run / "rankings" / "test.trec").read_text() == whole
     succeed(command("evaluate", *settings, "topk=[1,5,20]"))
 
-    docids = [docid for k in range(3) for docid in open_embeddings(run / f"embeddings/passage/0{k}-of-03.safetensors").ids]
+    docids = [
+        docid for k in range(3) for docid in open_embeddings(run / f"embeddings/passage/0{k}-of-03.safetensors").ids
+    ]
     assert docids == [f"d{i}" for i in range(40)]
     metrics = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())
     assert metrics["questions"] == 12

@@ -5,6 +5,7 @@ Notation: B questions, P passages, L tokens (the longest row, rounded up to a mu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from dpr_lightning.errors import UserError, check_at_least
 
 Tokens = dict[str, Tensor]  # input_ids [rows, L] int64, attention_mask [rows, L] int64
 PAIR = "pair"
-_NO_DOCID = -1
+NO_DOCID = -1
 
 
 class InputTokenizer:
@@ -102,7 +103,8 @@ class Batch(NamedTuple):
     """A batch for the bi-encoder.
 
     targets [B] int64: the row among the P passages of each question's positive. docids [P] and positive_docids [B, M]
-    (padded with -1) int64: hashed docids, by which the loss knows a question's other positives.
+    (padded with -1) int64: hashed docids, by which the loss knows a question's other positives. scores [P] float32: a
+    teacher's score of each passage for its own question, NaN where there is none.
     """
 
     queries: Tokens
@@ -110,6 +112,7 @@ class Batch(NamedTuple):
     targets: Tensor
     docids: Tensor
     positive_docids: Tensor
+    scores: Tensor
 
 
 class Collator:
@@ -124,13 +127,14 @@ class Collator:
         passages = [passage for example in examples for passage in example.passages]
         groups = np.array([len(example.passages) for example in examples])
         most = max(len(example.positive_docids) for example in examples)
-        positives = [[*map(_hash, e.positive_docids), *[_NO_DOCID] * (most - len(e.positive_docids))] for e in examples]
+        positives = [[*map(_hash, e.positive_docids), *[NO_DOCID] * (most - len(e.positive_docids))] for e in examples]
         return Batch(
             queries=self.inputs.pad(self.inputs.encode_queries([example.query for example in examples])),
             passages=self.inputs.pad(self.inputs.encode_passages(_field(passages, "title"), _field(passages, "text"))),
             targets=torch.from_numpy(np.cumsum(groups) - groups),
             docids=torch.tensor([_hash(passage["docid"]) for passage in passages]),
             positive_docids=torch.tensor(positives),
+            scores=torch.tensor([math.nan if p.get("score") is None else p["score"] for p in passages]),
         )
 
 
@@ -139,4 +143,4 @@ def _field(passages: list[dict[str, Any]], name: str) -> list[str]:
 
 
 def _hash(docid: str) -> int:
-    return xxhash.xxh3_64_intdigest(docid.encode()) >> 1  # 63 bits: never negative, so never _NO_DOCID
+    return xxhash.xxh3_64_intdigest(docid.encode()) >> 1  # 63 bits: never negative, so never NO_DOCID

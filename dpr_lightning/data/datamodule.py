@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from dpr_lightning.data.collate import Batch, Collator, InputTokenizer
 from dpr_lightning.data.examples import DevExamples, TrainingExamples
+from dpr_lightning.data.mixture import open_mixture
 from dpr_lightning.data.sampler import DevBatches, TrainingBatches
 from dpr_lightning.data.sources import Files, open_training
 from dpr_lightning.errors import check_at_least, check_positive
@@ -51,6 +52,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         inputs: InputTokenizer,
         *,
         train: Files,
+        train_weights: Sequence[float] | None = None,
         dev: Files = None,
         batch_size: int = 32,
         passages_per_query: int = 2,
@@ -66,6 +68,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         Args:
             inputs: the model's tokenizer with its lengths.
             train: training files; see `open_training`.
+            train_weights: how often an epoch sees the rows of each entry of `train`; see `TrainingBatches`.
             dev: validation files of the same form, or None for no validation.
             batch_size: questions per device.
             passages_per_query: passages per question, the positive included.
@@ -85,7 +88,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         check_at_least(0, seed, "seed")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.collate = Collator(inputs)
-        rows = open_training(train, key="data.train", skip_invalid=skip_invalid).rows
+        rows, self._weights = open_mixture(train, train_weights, skip_invalid=skip_invalid)
         self.train_examples = TrainingExamples(
             rows, passages_per_query=passages_per_query, positives=positives, negatives=negatives, seed=seed
         )
@@ -98,7 +101,11 @@ class RetrievalDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of `batch_size` questions."""
         batches = TrainingBatches(
-            len(self.train_examples), batch_size=self.batch_size, seed=self.seed, **self._place_among_processes()
+            len(self.train_examples),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            weights=self._weights,
+            **self._place_among_processes(),
         )
         self._train_loader = ResumableLoader(self.train_examples, batch_sampler=batches, **self._loader_options())
         if self._resume_at:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from dpr_lightning.errors import UserError, check_at_least, check_choice, check_positive
 
-Passage = dict[str, str]  # docid, title, text
+Passage = dict[str, Any]  # docid, title, text, and the teacher's score for the row's question, if there is one
 
 
 class Example(NamedTuple):
@@ -87,7 +87,7 @@ class TrainingExamples(Dataset[Example]):
             seen.add(other)
             passage = self.rows[other]["positives"][0]
             if passage["docid"] not in taken:
-                found.append(passage)
+                found.append({**passage, "score": None})
                 taken.add(passage["docid"])
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 Record = dict[str, Any]
 _PASSAGE = pa.struct([("docid", pa.string()), ("title", pa.string()), ("text", pa.string())])
+_SCORED_PASSAGE = pa.struct([*_PASSAGE, ("score", pa.float64())])
 
 
 class InvalidRowError(ValueError):
@@ -26,12 +28,18 @@ class Schema(NamedTuple):
 
 
 def check_training_row(record: Any) -> Record:
-    """`query_id, query, positive_passages, negative_passages`, optional `answers`; at least one positive."""
+    """`query_id, query, positive_passages, negative_passages`, optional `answers`; at least one positive.
+
+    Optional `scores`, a teacher's, one per positive and then per negative passage: each passage gets its `score`.
+    """
     row = check_query(record)
     row["positives"] = _passages(record, "positive_passages")
     row["negatives"] = _passages(record, "negative_passages")
     if not row["positives"]:
         raise InvalidRowError("positive_passages is empty, a training question needs one")
+    passages = [*row["positives"], *row["negatives"]]
+    for passage, score in zip(passages, _scores(record, len(passages)), strict=True):
+        passage["score"] = score
     return row
 
 
@@ -70,6 +78,18 @@ def _passages(record: Record, field: str) -> list[Record]:
     return checked
 
 
+def _scores(record: Record, count: int) -> list[float] | list[None]:
+    scores = record.get("scores")
+    if scores is None:
+        return [None] * count
+    if not isinstance(scores, list) or len(scores) != count:
+        raise InvalidRowError(f"scores is not a list of {count} numbers, one per positive and negative passage")
+    for place, score in enumerate(scores):
+        if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+            raise InvalidRowError(f"scores[{place}] is no finite number, but {score!r}")
+    return [float(score) for score in scores]
+
+
 def _id(record: Any, field: str) -> str:
     value = record.get(field) if isinstance(record, dict) else None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -102,7 +122,11 @@ def _refuse(problem: str) -> str:
 
 
 _QUERY_COLUMNS = [("query_id", pa.string()), ("query", pa.string()), ("answers", pa.list_(pa.string()))]
-_TRAINING_COLUMNS = [*_QUERY_COLUMNS, ("positives", pa.list_(_PASSAGE)), ("negatives", pa.list_(_PASSAGE))]
+_TRAINING_COLUMNS = [
+    *_QUERY_COLUMNS,
+    ("positives", pa.list_(_SCORED_PASSAGE)),
+    ("negatives", pa.list_(_SCORED_PASSAGE)),
+]
 TRAINING = Schema(pa.schema(_TRAINING_COLUMNS), check_training_row, "query_id", unique=False)
 QUERIES = Schema(pa.schema(_QUERY_COLUMNS), check_query, "query_id", unique=True)
 CORPUS = Schema(pa.schema(list(_PASSAGE)), check_passage, "docid", unique=True)

@@ -26,7 +26,7 @@ from dpr_lightning.errors import UserError, check_choice
 from dpr_lightning.files import flush_to_disk, write_json
 
 _log = logging.getLogger(__name__)
-_FORMAT = 2  # raise it when the cached form changes
+_FORMAT = 3  # raise it when the cached form changes
 _BATCH_ROWS = 1000  # training rows hold up to hundreds of passages
 Files = str | Sequence[str] | None
 
@@ -43,7 +43,7 @@ class Source(NamedTuple):
 
 
 def open_training(files: Files, *, key: str = "data.train", skip_invalid: bool = False) -> Source:
-    """Rows `query_id, query, answers, positives, negatives`; passages are `{docid, title, text}`."""
+    """Rows `query_id, query, answers, positives, negatives`; passages are `{docid, title, text, score}`."""
     return _open(files, TRAINING, key, skip_invalid)
 
 

@@ -46,8 +46,13 @@ def judged_measures(
 
     A judged question without a ranking counts 0. Passages keep the order of the ranking, whatever their scores:
     trec_eval would order ties by docid.
+
+    Raises:
+        UserError: none of `qids` is judged.
     """
     judged = {qid: qrels[qid] for qid in qids if qid in qrels}
+    if not judged:
+        raise UserError(f"data.qrels judges none of the questions (but {next(iter(qrels))}). Give those of this split.")
     run = {
         qid: {docid: float(len(docids) - place) for place, docid in enumerate(docids)}
         for qid, docids in rankings.items()

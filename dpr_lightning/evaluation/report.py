@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 Figures = Mapping[str, Mapping[int, float]]  # system -> cutoff -> accuracy
 
@@ -28,9 +29,9 @@ def print_accuracy(name: str, metrics: Mapping[str, Any], published: Figures, co
         cells = [
             f"{value:.3f} [{intervals[k][0]:.3f}, {intervals[k][1]:.3f}]" for k, value in metrics["accuracy"].items()
         ]
-        table.add_row(f"{name} (measured)", *cells)
+        table.add_row(Text(f"{name} (measured)"), *cells)
         for system, figures in published.items():
-            table.add_row(f"{system} (published)", *(f"{figures[k]:g}" if k in figures else "" for k in topk))
+            table.add_row(Text(f"{system} (published)"), *(f"{figures[k]:g}" if k in figures else "" for k in topk))
         console.print(table)
     if metrics.get("qrels"):
         console.print(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from dpr_lightning.data.collate import InputTokenizer, Tokens
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.encoder import Encoder, in_one_line, load_transformer, positions
+from dpr_lightning.model.lora import add_adapters
 
 SETTINGS_FILE = "dpr_lightning.json"
 QUERY_FOLDER, PASSAGE_FOLDER = "query_model", "passage_model"
@@ -75,7 +77,9 @@ def load_bi_encoder(
     passage_max_length: int = 156,
     separator: str = " ",
     gradient_checkpointing: bool = False,
+    lora: Mapping[str, Any] | None = None,
     explicit: Collection[str] = (),
+    reads_pooler: bool = False,
 ) -> BiEncoder:
     """A bi-encoder from a hub name or a folder: plain Hugging Face, sentence-transformers, Tevatron, or our own.
 
@@ -91,7 +95,9 @@ def load_bi_encoder(
         passage_max_length: tokens of a passage, special tokens included.
         separator: between title and text, or `pair` for a sentence pair.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
+        lora: arguments of `add_adapters`, or None to train all weights.
         explicit: names of arguments that the caller insists on: a folder that says otherwise is an error.
+        reads_pooler: the caller fills the projection from Tevatron's `pooler.pt`; else a folder with one is an error.
 
     Raises:
         UserError: no model there, weights missing, a setting out of range or contradicted by the folder.
@@ -100,8 +106,11 @@ def load_bi_encoder(
     folder = Path(name_or_path).expanduser()
     ours = (folder / SETTINGS_FILE).exists()
     settings = _saved_settings(folder, given, explicit) if ours else given
-    if (folder / _PICKLED_PROJECTION).exists():
-        raise UserError(f"model.name_or_path: {folder / _PICKLED_PROJECTION} is a pickle. Convert it to safetensors.")
+    if (folder / _PICKLED_PROJECTION).exists() and not reads_pooler:
+        raise UserError(
+            f"model.name_or_path: {folder / _PICKLED_PROJECTION} is a pickle, which is not read here. "
+            "Convert the folder with scripts/import_tevatron.py."
+        )
     query_path = passage_path = str(folder) if folder.is_dir() else str(name_or_path)
     if (folder / QUERY_FOLDER).is_dir():
         if settings.tied:
@@ -112,6 +121,8 @@ def load_bi_encoder(
 
     def encoder(path: str) -> Encoder:
         transformer = load_transformer(path, gradient_checkpointing=gradient_checkpointing)
+        if lora is not None:
+            add_adapters(transformer, **lora)
         made = Encoder(
             transformer, pooling=settings.pooling, normalize=settings.normalize, projection_dim=settings.projection_dim
         )

@@ -136,7 +136,7 @@ def load_transformer(name_or_path: str | Path, *, gradient_checkpointing: bool =
             f"model.name_or_path: {name_or_path} lacks the weights {', '.join(missing[:5])}. Fetch the model again."
         )
     if gradient_checkpointing:
-        transformer.activation_checkpointing_enable()
+        transformer.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     transformer.train()
     result: PreTrainedModel = transformer
     return result

@@ -13,6 +13,7 @@ from pathlib import Path
 from dpr_lightning.files import folder_written_whole, write_json
 from dpr_lightning.model.bi_encoder import PASSAGE_FOLDER, QUERY_FOLDER, SETTINGS_FILE, BiEncoder, Settings
 from dpr_lightning.model.encoder import PROJECTION_FOLDER, Encoder
+from dpr_lightning.model.lora import merged
 
 _SENTENCE_TRANSFORMERS = {
     "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
@@ -39,7 +40,7 @@ def save_bi_encoder(bi_encoder: BiEncoder, folder: Path) -> None:
 
 
 def _save_encoder(bi_encoder: BiEncoder, encoder: Encoder, folder: Path, max_length: int) -> None:
-    encoder.transformer.save_pretrained(folder)
+    merged(encoder.transformer).save_pretrained(folder)
     bi_encoder.inputs.tokenizer.save_pretrained(folder)
     encoder.save_projection(folder)
     parts = _parts(bi_encoder.settings)

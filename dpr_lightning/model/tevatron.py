@@ -38,6 +38,7 @@ def load_tevatron(
         query_max_length=query_max_length,
         passage_max_length=passage_max_length,
         separator=separator,
+        reads_pooler=True,
     )
     if pooler:
         weights = _read_weights(folder / "pooler.pt")

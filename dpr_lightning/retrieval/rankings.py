@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from dpr_lightning.errors import UserError, check_choice
 from dpr_lightning.files import written_whole
 
+_log = logging.getLogger(__name__)
 FORMATS = {"trec": ".trec", "text": ".txt"}
 _NO_TAG = "-"  # of a ranking read from text, which has no tags
 _LARGEST = float(np.finfo(np.float32).max)
@@ -43,9 +45,9 @@ def write_rankings(path: Path, rankings: Iterable[Ranking], *, format: str) -> i
             _check_ids([ranking.qid, *ranking.docids], format)
             for rank, (docid, score) in enumerate(zip(ranking.docids, ranking.scores, strict=True), 1):
                 if format == "trec":
-                    file.write(f"{ranking.qid} Q0 {docid} {rank} {score} {ranking.tag or _NO_TAG}\n")
+                    file.write(f"{ranking.qid} Q0 {docid} {rank} {score!s} {ranking.tag or _NO_TAG}\n")
                 else:
-                    file.write(f"{ranking.qid}\t{docid}\t{score}\n")
+                    file.write(f"{ranking.qid}\t{docid}\t{score!s}\n")
             count += 1
     return count
 
@@ -92,11 +94,12 @@ def merge_rankings(files: list[Path], *, depth: int) -> Iterator[Ranking]:
     """The `depth` best passages of each query over the rankings of all shards, given in corpus order.
 
     Equal scores rank by shard, then by place in the shard's ranking: corpus order, as in the global search. Holds one
-    query at a time.
+    query at a time. Warns if all shards' rankings are shorter than `depth`: they may have been searched less deep.
 
     Raises:
         UserError: the files differ in their queries or tags, or hold a passage twice; the message names them.
     """
+    longest = 0
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(contextlib.closing(read_rankings(file))) for file in files]  # type: ignore[type-var]
         for first in readers[0]:
@@ -109,10 +112,13 @@ def merge_rankings(files: list[Path], *, depth: int) -> Iterator[Ranking]:
                     raise UserError(
                         f"{file} and {files[0]} are tagged {part.tag} and {first.tag}: two models made them."
                     )
+            longest = max(longest, *(len(part.docids) for part in parts if part))
             yield _merge(files, [part for part in parts if part], depth)
         for file, reader in zip(files[1:], readers[1:], strict=True):
             if (more := next(reader, None)) is not None:
                 raise UserError(f"{file} has query {more.qid} where {files[0]} ends. Search both shards again.")
+    if longest < depth:
+        _log.warning("depth=%d, but shards hold %d passages per query: search them as deep", depth, longest)
 
 
 def _merge(files: list[Path], parts: list[Ranking], depth: int) -> Ranking:

@@ -6,7 +6,7 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.files import refuse_overwrite
 from dpr_lightning.model.bi_encoder import BiEncoder
 from dpr_lightning.model.export import save_bi_encoder
+from dpr_lightning.training.best import validation_callbacks
 from dpr_lightning.training.callbacks import SeededSteps, StepReport
 from dpr_lightning.training.checkpoints import ResumePoints, find_resume_point
 from dpr_lightning.training.module import GradCacheModule, RetrieverModule
@@ -34,7 +35,9 @@ def prepare_run(run_dir: str | Path, *, overwrite: bool) -> Path:
     """
     run_dir = Path(run_dir)
     refuse_overwrite(run_dir / "model", overwrite)
-    if overwrite and getattr(rank_zero_only, "rank", 0) == 0:  # the other processes start later, when training is under way
+    if (
+        overwrite and getattr(rank_zero_only, "rank", 0) == 0
+    ):  # the other processes start later, when training is under way
         for folder in ("model", "train"):
             shutil.rmtree(run_dir / folder, ignore_errors=True)
     (run_dir / "train").mkdir(parents=True, exist_ok=True)
@@ -77,6 +80,8 @@ def fit(
     loggers: Sequence[Logger] = (),
     every_n_steps: int = 20_000,
     keep_last: int = 2,
+    best: str | None = None,
+    early_stopping: Mapping[str, Any],
     seed: int = 42,
 ) -> str:
     """Trains, resuming where an earlier run was cut off, and writes `run_dir/model`.
@@ -89,28 +94,33 @@ def fit(
         loggers: where metrics go.
         every_n_steps: steps between resume points; see `ResumePoints`.
         keep_last: resume points kept.
+        best: the metric whose best weights are exported; see `validation_callbacks`.
+        early_stopping: patience, monitor and mode; see there.
         seed: of the random numbers in the steps, that is of dropout.
 
     Returns:
         One line: what was written, how much was trained, how fast; nothing in processes other than the first.
 
     Raises:
-        UserError: the trainer does not fit this machine.
+        UserError: the data is not what loss or callbacks need, or the trainer does not fit this machine.
         KeyboardInterrupt: on Ctrl-C, after Lightning has shut down.
         SystemExit: on SIGTERM or SIGUSR1, after a resume point was written.
     """
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     start = time.perf_counter()
+    module.loss.check_rows(data.train_examples.rows)
     checkpoints = ResumePoints(run_dir / "train" / "checkpoints", every_n_steps=every_n_steps, keep_last=keep_last)
+    validates = data.dev_examples is not None
+    deciding = validation_callbacks(checkpoints.folder, validates=validates, best=best, **early_stopping)
     resume_point = find_resume_point(checkpoints.folder)
-    demanded: dict[str, Any] = {} if data.dev_examples else {"limit_val_batches": 0}
+    demanded: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
     if not module.automatic_optimization:
         demanded["gradient_clip_val"] = None  # the module clips
     try:
         trainer = make_trainer(
             logger=list(loggers),
-            callbacks=[SeededSteps(seed), StepReport(), checkpoints],
+            callbacks=[SeededSteps(seed), StepReport(), *deciding, checkpoints],
             enable_checkpointing=False,
             **demanded,
         )

@@ -5,6 +5,8 @@ Notation: B questions of this process, P passages of all processes (or of this o
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -65,6 +67,9 @@ class InBatchLoss:
             raise UserError(f"loss.temperature: {temperature} is not above 0. Correct loss.temperature.")
         self.temperature, self.gather_negatives = temperature, gather_negatives
         self.mask_known_positives = mask_known_positives
+
+    def check_rows(self, rows: Any) -> None:
+        """Accepts any training rows; a loss that needs more of them refuses others here, before training."""
 
     def __call__(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
         """The loss, a scalar float32."""

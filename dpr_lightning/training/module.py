@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -19,7 +19,15 @@ from dpr_lightning.training.gather import average_gradients
 from dpr_lightning.training.grad_cache import Side, cached_backward
 from dpr_lightning.training.metrics import PoolRanking
 
-Loss = Callable[[Tensor, Tensor, Batch], Tensor]
+
+class Loss(Protocol):
+    """The loss of a batch, averaged over this process's questions."""
+
+    def check_rows(self, rows: Any) -> None:
+        """Raises UserError if the training rows lack what the loss needs."""
+
+    def __call__(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
+        """The loss of query embeddings [B, dim] and passage embeddings [P, dim]."""
 
 
 class RetrieverModule(pl.LightningModule):
@@ -37,7 +45,7 @@ class RetrieverModule(pl.LightningModule):
 
         Args:
             bi_encoder: the model.
-            loss: `loss(query embeddings, passage embeddings, batch)`, averaged over the batch's questions.
+            loss: what to minimize.
             optimizer: makes the optimizer of parameter groups, e.g. `partial(AdamW, lr=1e-5)`.
             scheduler: makes the per-step schedule; called with the optimizer and `total_steps`.
         """

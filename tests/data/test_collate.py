@@ -76,7 +76,9 @@ def test_pair_separator_makes_a_sentence_pair_and_leaves_untitled_text_alone(tok
 def test_padding_is_on_the_right_to_the_next_multiple_of_eight(tiny_model, lengths):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model, padding_side="left")
     rows = [[9] * length for length in lengths]
-    tokens = InputTokenizer(tokenizer).pad(rows)
+    inputs = InputTokenizer(tokenizer)
+    assert inputs.tokenizer.padding_side == "right"  # and so it is saved with the model
+    tokens = inputs.pad(rows)
     width = next(width for width in range(8, 48, 8) if width >= max(lengths))
     assert tokens["input_ids"].tolist() == [row + [PAD] * (width - len(row)) for row in rows]
     assert tokens["attention_mask"].tolist() == [[1] * len(row) + [0] * (width - len(row)) for row in rows]

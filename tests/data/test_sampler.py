@@ -61,6 +61,12 @@ def test_an_epoch_iterated_again_is_the_same():
     assert rows_of(batches, 4) == rows_of(batches, 4) == rows_of(TrainingBatches(20, batch_size=3, seed=1), 4)
 
 
+def test_an_epoch_iterated_again_after_resuming_within_it_is_whole():
+    batches = TrainingBatches(20, batch_size=2, seed=1)
+    batches.first_batch = 7
+    assert [len(list(batches)), len(list(batches))] == [3, 10]
+
+
 def test_a_new_epoch_begins_with_its_first_batch_wherever_the_last_one_would_have_begun():
     batches = TrainingBatches(20, batch_size=2, seed=1)
     batches.first_batch = 7

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.encoder import load_transformer
+from dpr_lightning.model.tevatron import load_tevatron
 
 TEXTS = [" ".join(WORDS[i : i + n]) for i, n in ((0, 1), (3, 9), (7, 60), (20, 4))]
 LENGTHS = {"query_max_length": 8, "passage_max_length": 24}
@@ -183,9 +184,32 @@ def test_two_models_in_a_folder_are_not_taken_for_a_tied_one(tmp_path):
     )
 
 
-def test_a_pickled_projection_is_not_left_out_in_silence(tmp_path):
+@pytest.mark.parametrize("dim", [None, 5])
+def test_a_pickled_projection_is_neither_left_out_nor_made_up(tmp_path, dim):
     (save_model(tmp_path / "model") / "pooler.pt").write_bytes(b"pickle")
-    assert f"{tmp_path}/model/pooler.pt is a pickle" in refusal(tmp_path / "model")
+    assert f"{tmp_path}/model/pooler.pt is a pickle" in refusal(tmp_path / "model", projection_dim=dim)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tevatrons_pooler_becomes_the_projection_of_each_side(tmp_path, tied):
+    tokenizer = save_tokenizer(tmp_path / "model")
+    for number, part in enumerate(["."] if tied else ["query_model", "passage_model"]):
+        save_transformer(tmp_path / "model" / part, seed=number)
+    linear = {"linear_q": torch.nn.Linear(16, 5), "linear_p": torch.nn.Linear(16, 5)}
+    if tied:
+        linear["linear_p"] = linear["linear_q"]
+    weights = {f"{side}.{name}": w for side, layer in linear.items() for name, w in layer.state_dict().items()}
+    torch.save(weights, tmp_path / "model" / "pooler.pt")
+    sizes = {"input_dim": 16, "output_dim": 5, "tied": tied}
+    (tmp_path / "model" / "pooler_config.json").write_text(json.dumps(sizes))
+    loaded = load_tevatron(tmp_path / "model", **LENGTHS)
+    for side, part, ours, length in zip(
+        linear, [".", "."] if tied else ["query_model", "passage_model"], embed(loaded), (8, 24), strict=True
+    ):
+        model = AutoModel.from_pretrained(tmp_path / "model" / part)
+        with torch.no_grad():
+            expected = torch.stack([linear[side](alone(model, tokenizer, text, length)) for text in TEXTS])
+        torch.testing.assert_close(ours, expected, rtol=0, atol=3e-6)
 
 
 def test_weights_in_a_pickle_are_refused(tmp_path):

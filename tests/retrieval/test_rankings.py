@@ -1,7 +1,6 @@
 """Ranking files read back as they were written; others' files are understood, broken ones named by line."""
 
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,10 +54,11 @@ def test_what_is_written_reads_back_bit_for_bit_and_in_order(data, format, tmp_p
         assert after.tag == ("a-tag" if format == "trec" else "")
 
 
-@given(st.text(CHARACTERS, max_size=5), st.sampled_from(["trec", "text"]), st.booleans())
-def test_an_id_is_written_whole_or_refused(text, format, is_qid):
+@settings(deadline=None)
+@given(text=st.text(CHARACTERS, max_size=5), format=st.sampled_from(["trec", "text"]), is_qid=st.booleans())
+def test_an_id_is_written_whole_or_refused(tmp_path_factory, text, format, is_qid):
     ids = ("q", text) if not is_qid else (text, "d")
-    path = Path(f"/dev/shm/dpr-{format}") if Path("/dev/shm").is_dir() else Path(f"dpr-{format}")
+    path = tmp_path_factory.getbasetemp() / f"one-id.{format}"
     try:
         write_rankings(path, [ranking(ids[0], {ids[1]: 1.0})], format=format)
     except UserError:
@@ -185,13 +185,22 @@ def merge(tmp_path, *texts):
 
 
 def test_shards_that_do_not_fit_together_are_named(tmp_path):
-    with pytest.raises(UserError, match="1.trec has query q2 where .*0.trec has query q1"):
+    with pytest.raises(UserError, match=r"1.trec has query q2 where .*0.trec has query q1"):
         merge(tmp_path, "q1 Q0 a 1 1 t\nq2 Q0 a 1 1 t\n", "q2 Q0 b 1 1 t\nq1 Q0 b 1 1 t\n")
-    with pytest.raises(UserError, match="1.trec ends where .*0.trec has query q2"):
+    with pytest.raises(UserError, match=r"1.trec ends where .*0.trec has query q2"):
         merge(tmp_path, "q1 Q0 a 1 1 t\nq2 Q0 a 1 1 t\n", "q1 Q0 b 1 1 t\n")
-    with pytest.raises(UserError, match="1.trec has query q2 where .*0.trec ends"):
+    with pytest.raises(UserError, match=r"1.trec has query q2 where .*0.trec ends"):
         merge(tmp_path, "q1 Q0 a 1 1 t\n", "q1 Q0 b 1 1 t\nq2 Q0 b 1 1 t\n")
-    with pytest.raises(UserError, match="1.trec and .*0.trec are tagged u and t: two models"):
+    with pytest.raises(UserError, match=r"1.trec and .*0.trec are tagged u and t: two models"):
         merge(tmp_path, "q1 Q0 a 1 1 t\n", "q1 Q0 b 1 1 u\n")
-    with pytest.raises(UserError, match="passage b of query q1 stands in 1.trec and 2.trec"):
+    with pytest.raises(UserError, match=r"passage b of query q1 stands in 1.trec and 2.trec"):
         merge(tmp_path, "q1 Q0 a 1 1 t\n", "q1 Q0 b 1 1 t\n", "q1 Q0 b 1 2 t\n")
+
+
+def test_merging_warns_of_shards_searched_less_deep_than_the_whole(tmp_path, caplog):
+    merge(tmp_path, "q1 Q0 a 1 1 t\n", "q1 Q0 b 1 1 t\n")
+    assert "depth=10, but shards hold 1 passages per query" in caplog.text
+    caplog.clear()
+    deep = "".join(f"q1 Q0 a{i} {i} 1 t\n" for i in range(10))
+    merge(tmp_path, deep, "q1 Q0 b 1 1 t\n")
+    assert not caplog.text

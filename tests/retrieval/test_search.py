@@ -134,10 +134,10 @@ def test_queries_by_another_model_or_of_another_size_are_refused(tmp_path, vecto
     write_corpus(tmp_path / "c", vectors[0], 1)
     ids = [f"q{i}" for i in range(9)]
     other = write_embeddings(tmp_path / "other", vectors[1], ids, model="other", side="query")
-    with pytest.raises(UserError, match="other and .*00-of-01.safetensors are by different models"):
+    with pytest.raises(UserError, match=r"other and .*00-of-01.safetensors are by different models"):
         search(other, tmp_path / "c", tmp_path / "r", split="test")
     short = write_embeddings(tmp_path / "short", vectors[1][:, :8].copy(), ids, side="query")
-    with pytest.raises(UserError, match="short and .*00-of-01.safetensors are by different models"):
+    with pytest.raises(UserError, match=r"short and .*00-of-01.safetensors are by different models"):
         search(short, tmp_path / "c", tmp_path / "r", split="test", shard=0, num_shards=1)
 
 
@@ -162,7 +162,7 @@ def test_a_docid_in_two_shards_is_refused_with_both_files(tmp_path, queries, vec
         ids = ["d0", "d1"] if shard == 0 else ["d2", "d1"]
         path = tmp_path / "c" / f"{shard_name(shard, 2)}.safetensors"
         write_embeddings(path, vectors[0][2 * shard : 2 * shard + 2], ids, **place)
-    with pytest.raises(UserError, match="passage d1 stands twice in 00-of-02.safetensors and 01-of-02.safetensors"):
+    with pytest.raises(UserError, match=r"passage d1 stands twice in 00-of-02.safetensors and 01-of-02.safetensors"):
         search(queries, tmp_path / "c", tmp_path / "r", split="test")
 
 
@@ -177,7 +177,7 @@ def test_settings_that_are_not_possible_are_refused(tmp_path, queries, vectors):
         with pytest.raises(UserError, match=message):
             search(queries, tmp_path / "c", tmp_path / "r", split="test", **options)
     search(queries, tmp_path / "c", tmp_path / "r", split="test", depth=3)
-    with pytest.raises(UserError, match="finished already. Set overwrite=true"):
+    with pytest.raises(UserError, match=r"finished already. Set overwrite=true"):
         search(queries, tmp_path / "c", tmp_path / "r", split="test", depth=5)
     assert "x 5 of 600" in search(queries, tmp_path / "c", tmp_path / "r", split="test", depth=5, overwrite=True)
 

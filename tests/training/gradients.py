@@ -1,50 +1,65 @@
 """Computes the gradient of one global batch in one or several processes; run by test_gradients.
 
-usage: gradients.py MODEL TIED CACHED OUT   (torchrun's environment variables name the process)
+usage: gradients.py MODEL OPTIONS OUT   (OPTIONS: JSON; torchrun's environment variables name the process)
 """
 
+import json
 import sys
 
 import torch
 import torch.distributed as dist
-from conftest import training_row
+from conftest import passage, training_row
 
 from dpr_lightning.data.collate import Collator
 from dpr_lightning.data.examples import TrainingExamples
 from dpr_lightning.data.schema import check_training_row
 from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.training.distillation import DistillationLoss
 from dpr_lightning.training.gather import average_gradients, global_rank, world_size
 from dpr_lightning.training.grad_cache import Side, cached_backward
 from dpr_lightning.training.loss import InBatchLoss
+from dpr_lightning.training.symmetric import SymmetricLoss
 
 QUESTIONS = 16
+LOSSES = {"in_batch": InBatchLoss, "symmetric": SymmetricLoss, "distillation": DistillationLoss}
 
 
-def batch_gradient(model, *, tied, chunk_sizes=None, temperature=1.0):
+def row(number):
+    """A training row with scores but for every third; two questions know the passage of the one after the next, too."""
+    made = training_row(number)
+    if number in (1, 4):
+        made["positive_passages"].append(passage(number + 2))
+    if number % 3:
+        count = len(made["positive_passages"]) + len(made["negative_passages"])
+        made["scores"] = [number * 0.7 - i * i for i in range(count)]
+    return made
+
+
+def batch_gradient(model, *, tied, chunk_sizes=None, loss="in_batch", **options):
     """Gradients by parameter name after one batch of 16 questions, dealt out over the processes."""
-    bi_encoder = load_bi_encoder(model, tied=tied).train()
-    examples = TrainingExamples([check_training_row(training_row(i)) for i in range(QUESTIONS)], passages_per_query=2)
+    bi_encoder = load_bi_encoder(model, tied=tied, **options).train()
+    examples = TrainingExamples([check_training_row(row(i)) for i in range(QUESTIONS)], passages_per_query=2)
     per_process = QUESTIONS // world_size()
     mine = range(global_rank() * per_process, (global_rank() + 1) * per_process)
     batch = Collator(bi_encoder.inputs)([examples[0, row] for row in mine])
-    loss = InBatchLoss(temperature=temperature)
+    compute = LOSSES[loss]()
     torch.manual_seed(1)
     if chunk_sizes is None:
-        loss(*bi_encoder(batch.queries, batch.passages), batch).backward()
+        compute(*bi_encoder(batch.queries, batch.passages), batch).backward()
     else:
         sides = (
             Side(bi_encoder.query, batch.queries, chunk_sizes[0]),
             Side(bi_encoder.passage, batch.passages, chunk_sizes[1]),
         )
-        cached_backward(sides, lambda queries, passages: loss(queries, passages, batch), torch.Tensor.backward)
+        cached_backward(sides, lambda queries, passages: compute(queries, passages, batch), torch.Tensor.backward)
     average_gradients(list(bi_encoder.parameters()))
-    return {name: parameter.grad.clone() for name, parameter in bi_encoder.named_parameters()}
+    return {name: p.grad.clone() for name, p in bi_encoder.named_parameters() if p.requires_grad}
 
 
 if __name__ == "__main__":
-    model, tied, cached, out = sys.argv[1:]
+    model, options, out = sys.argv[1:]
     dist.init_process_group("gloo")
-    gradients = batch_gradient(model, tied=tied == "tied", chunk_sizes=(3, 5) if cached == "cached" else None)
+    gradients = batch_gradient(model, **json.loads(options))
     if global_rank() == 0:
         torch.save(gradients, out)
     dist.destroy_process_group()

@@ -1,6 +1,7 @@
 """One gradient, however the batch is dealt out: chunks, processes, both."""
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -28,7 +29,7 @@ def largest_difference(found, expected):
     return max(((found[n] - expected[n]).abs().max() / max(expected[n].abs().max(), floor)).item() for n in expected)
 
 
-def in_processes(count, model, tied, cached, out):
+def in_processes(count, model, out, **options):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -40,7 +41,7 @@ def in_processes(count, model, tied, cached, out):
         "WORLD_SIZE": str(count),
         "PYTHONPATH": paths,
     }
-    command = [sys.executable, str(SCRIPT), str(model), tied, cached, str(out)]
+    command = [sys.executable, str(SCRIPT), str(model), json.dumps(options), str(out)]
     processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank)}) for rank in range(count)]
     assert [process.wait() for process in processes] == [0] * count
     return torch.load(out)
@@ -74,16 +75,50 @@ def test_gradient_cache_replays_dropout(tiny_model):
     assert not torch.equal(first_pass[0], first_pass[2])  # the same passage under other dropout
 
 
-@pytest.mark.parametrize("tied", ["tied", "untied"])
-@pytest.mark.parametrize("cached", ["direct", "cached"])
-def test_two_processes_give_the_gradient_of_one(no_dropout_model, tmp_path, tied, cached):
-    whole = gradients.batch_gradient(no_dropout_model, tied=tied == "tied")
-    parts = in_processes(2, no_dropout_model, tied, cached, tmp_path / "gradients.pt")
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("chunk_sizes", [None, (3, 5)], ids=["direct", "cached"])
+@pytest.mark.parametrize("loss", ["in_batch", "symmetric", "distillation"])
+def test_two_processes_give_the_gradient_of_one(no_dropout_model, tmp_path, tied, chunk_sizes, loss):
+    if loss != "in_batch" and (chunk_sizes is None) == tied:
+        pytest.skip("a loss knows neither chunks nor encoders: two of the four cases will do")
+    whole = gradients.batch_gradient(no_dropout_model, tied=tied, loss=loss)
+    parts = in_processes(2, no_dropout_model, tmp_path / "gradients.pt", tied=tied, chunk_sizes=chunk_sizes, loss=loss)
     assert largest_difference(parts, whole) < 1e-5
+
+
+@pytest.mark.parametrize("chunk_sizes", [None, (3, 5)], ids=["direct", "cached"])
+def test_gradient_checkpointing_changes_no_gradient(tiny_model, chunk_sizes):
+    """With dropout, which the recomputation repeats: the bits are the same."""
+    expected = gradients.batch_gradient(tiny_model, tied=True, chunk_sizes=chunk_sizes)
+    found = gradients.batch_gradient(tiny_model, tied=True, chunk_sizes=chunk_sizes, gradient_checkpointing=True)
+    assert largest_difference(found, expected) == 0
+
+
+def test_gradient_checkpointing_recomputes_the_layers(tiny_model):
+    bi_encoder = gradients.load_bi_encoder(tiny_model, gradient_checkpointing=True)
+    calls = []
+    bi_encoder.query.transformer.encoder.layer[0].attention.register_forward_hook(lambda *_: calls.append(1))
+    tokens = bi_encoder.inputs.pad([[2, 9, 3]])
+    bi_encoder.query(**tokens).sum().backward()
+    assert len(calls) == 2
+
+
+LORA = {"r": 2, "alpha": 4, "dropout": 0.0, "target_modules": "all-linear"}
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_gradient_cache_gives_the_gradient_of_the_adapters(no_dropout_model, tied):
+    options = {"tied": tied, "lora": LORA, "gradient_checkpointing": True}
+    torch.manual_seed(0)  # of the adapters
+    whole = gradients.batch_gradient(no_dropout_model, **options)
+    assert whole and all("lora_" in name for name in whole)
+    torch.manual_seed(0)
+    cached = gradients.batch_gradient(no_dropout_model, **options, chunk_sizes=(3, 5))
+    assert largest_difference(cached, whole) < 1e-5
 
 
 @pytest.mark.slow
 def test_four_processes_give_the_gradient_of_one(no_dropout_model, tmp_path):
     whole = gradients.batch_gradient(no_dropout_model, tied=True)
-    parts = in_processes(4, no_dropout_model, "tied", "cached", tmp_path / "gradients.pt")
+    parts = in_processes(4, no_dropout_model, tmp_path / "gradients.pt", tied=True, chunk_sizes=(3, 5))
     assert largest_difference(parts, whole) < 1e-5

@@ -20,7 +20,7 @@ def naive_loss(queries, passages, targets, temperature=1.0, excluded=()):
 
 
 def batch_of(targets, docids, positives):
-    return Batch({}, {}, torch.tensor(targets), torch.tensor(docids), torch.tensor(positives))
+    return Batch({}, {}, torch.tensor(targets), torch.tensor(docids), torch.tensor(positives), torch.tensor([]))
 
 
 @pytest.mark.parametrize("group", [1, 2, 3])

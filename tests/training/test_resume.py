@@ -1,4 +1,4 @@
-"""Training that is killed and started again ends in the weights of training that was not; real processes, real kills."""
+"""Training killed and started again ends in the weights of training that was not; real processes, real kills."""
 
 import csv
 import os

@@ -1,0 +1,128 @@
+"""The answer rules against restatements of their own: token lists for `string`, `re.search` for `regex`."""
+
+import re
+import unicodedata
+
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpr_lightning.errors import UserError
+from dpr_lightning.evaluation.answers import answer_finder
+
+SIMPLE_TOKEN = regex.compile(
+    r"([\p{L}\p{N}\p{M}]+)|([^\p{Z}\p{C}])", regex.IGNORECASE | regex.UNICODE | regex.MULTILINE
+)
+
+
+def has_string(answers, text):
+    """DPR's rule token by token; an answer of no tokens is found nowhere (in DPR's program: everywhere)."""
+
+    def tokens(value):
+        return [match[0].lower() for match in SIMPLE_TOKEN.finditer(unicodedata.normalize("NFD", value))]
+
+    words = tokens(text)
+    for answer in map(tokens, answers):
+        if answer and any(words[i : i + len(answer)] == answer for i in range(len(words) - len(answer) + 1)):
+            return True
+    return False
+
+
+def found(answers, text, rule="string"):
+    return answer_finder(answers, rule=rule, qid="q7")(text)
+
+
+LETTERS = st.text(st.sampled_from(list("abAéE\u0301İßΣς1²½-'. \t\n\x00\u00a0\u200b日本🙂_")), max_size=12)
+
+
+@settings(max_examples=400)
+@given(st.lists(LETTERS, max_size=3), st.one_of(LETTERS, st.text(max_size=30)))
+def test_string_rule_is_the_naive_one(answers, text):
+    assert found(answers, text) == has_string(answers, text)
+
+
+@settings(max_examples=200)
+@given(st.text(max_size=6), st.text(max_size=6), st.text(min_size=1, max_size=6))
+def test_string_rule_is_the_naive_one_where_the_answer_is_inside(before, after, answer):
+    text = f"{before} {answer} {after}"
+    assert found([answer], text) == has_string([answer], text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "is_there"),
+    [
+        ("Charles Darwin", "It was CHARLES darwin's book.", True),
+        ("Charles Darwin", "Charles Robert Darwin", False),
+        ("Charles Darwin", "Darwin, Charles", False),
+        ("Darwin", "Darwinism", False),
+        ("art", "a cart", False),
+        ("Beyoncé", "Beyonce\u0301 sang", True),
+        ("Beyonce", "Beyoncé sang", False),
+        ("U.S.", "the U . S . army", True),
+        ("U.S.", "the US army", False),
+        ("24-7", "open 24 - 7", True),
+        ("24-7", "open 24/7", False),
+        ("New\nYork", "new\u00a0 york", True),
+        ("x\x00y", "x\x00y", True),
+        ("x y", "x\x00y", True),
+        ("strasse", "Straße", False),
+        ("\u200b", "anything", False),
+        (" ", "any thing", False),
+        ("", "", False),
+    ],
+)
+def test_string_rule_on_cases_of_their_own(answer, text, is_there):
+    assert found([answer], text) is is_there
+    assert found(["absent", answer], text) is is_there
+
+
+def test_no_answers_are_found_nowhere():
+    assert not found([], "text")
+    assert not found([], "text", "regex")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "is_there"),
+    [
+        (r"19\d\d", "in 1957", True),
+        (r"19\d\d", "in 1857", False),
+        (r"charles\s+(robert\s+)?darwin", "CHARLES Robert Darwin", True),
+        (r"Beyoncé", "Beyonce\u0301", True),
+        (r"^second", "first\nsecond", True),
+        (r"first.second", "first\nsecond", False),
+        (r"art", "a cart", True),
+        (r"[[a]b]", "[b]", True),  # Python warns that it may read this otherwise one day
+    ],
+)
+def test_regex_rule(pattern, text, is_there):
+    assert found([pattern], text, "regex") is is_there
+    assert found(["absent", pattern], text, "regex") is is_there
+
+
+@pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")
+@settings(max_examples=200)
+@given(st.text("ab.*\\[]()é \n", max_size=6), st.text("abABé \n", max_size=8))
+def test_regex_rule_searches_normalized_text_ignoring_case(pattern, text):
+    def nfd(value):
+        return unicodedata.normalize("NFD", value)
+
+    try:
+        expected = re.search(nfd(pattern), nfd(text), re.IGNORECASE | re.UNICODE | re.MULTILINE) is not None
+    except re.error:
+        with pytest.raises(UserError, match="of question q7 is no regular expression"):
+            found([pattern], text, "regex")
+    else:
+        assert found([pattern], text, "regex") == expected
+
+
+@pytest.mark.parametrize("pattern", ["(unclosed", "a{99999999999}", "*"])
+def test_a_pattern_that_does_not_compile_is_named_with_its_question(pattern):
+    with pytest.raises(UserError) as error:
+        found(["fine", pattern], "text", "regex")
+    assert f"answer {pattern!r} of question q7 is no regular expression (" in str(error.value)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(UserError, match=r"data.answers: 'exact' is not possible"):
+        found(["a"], "a", "exact")

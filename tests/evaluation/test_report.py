@@ -1,0 +1,65 @@
+"""The table in the terminal and the curve in SVG."""
+
+import io
+from xml.etree import ElementTree
+
+from rich.console import Console
+
+from dpr_lightning.evaluation.plot import accuracy_curves
+from dpr_lightning.evaluation.report import print_accuracy
+
+METRICS = {
+    "questions": 1234,
+    "missing": 0,
+    "accuracy": {"1": 0.25, "20": 0.5},
+    "interval": {"1": [0.2, 0.3], "20": [0.45, 0.55]},
+}
+
+
+def printed(metrics, published, name="mine"):
+    console = Console(file=io.StringIO(), width=120)
+    print_accuracy(name, metrics, published, console)
+    return console.file.getvalue()
+
+
+def test_measured_and_published_figures_are_told_apart():
+    lines = printed(METRICS, {"DPR paper": {20: 0.784, 100: 0.86}}).splitlines()
+    assert any("1,234 questions" in line for line in lines)
+    (ours,) = [line for line in lines if "mine (measured)" in line]
+    assert "0.250 [0.200, 0.300]" in ours
+    assert "0.500 [0.450, 0.550]" in ours
+    (theirs,) = [line for line in lines if "DPR paper" in line]
+    assert "DPR paper (published)" in theirs
+    assert "0.784" in theirs
+    assert "0.86" not in theirs
+
+
+def test_names_are_printed_as_they_are():
+    assert "[red]x[/red] (measured)" in printed(METRICS, {}, name="[red]x[/red]")
+
+
+def test_questions_without_ranking_and_judged_measures_are_told():
+    text = printed({**METRICS, "missing": 7, "qrels": {"RR": 0.5, "Success@20": 0.75}}, {})
+    assert "7 questions are not in the ranking and count as misses" in text
+    assert "judged passages: RR 0.500, Success@20 0.750" in text
+    assert "misses" not in printed(METRICS, {})
+
+
+def test_without_answers_there_is_no_table():
+    assert printed({**METRICS, "accuracy": {}, "interval": {}}, {"DPR paper": {20: 0.7}}) == ""
+
+
+def test_curves_rise_with_accuracy_and_run_from_the_first_cutoff_to_the_last():
+    root = ElementTree.fromstring(accuracy_curves({"a & <b>": [0.0, 0.5, 1.0], "c": [1.0]}))
+    lines = [element for element in root.iter() if element.tag.endswith("polyline")]
+    points = [[tuple(map(float, point.split(","))) for point in line.get("points").split()] for line in lines]
+    (first, second) = points
+    assert [len(first), len(second)] == [3, 1]
+    (x1, y1), (x2, y2), (x3, y3) = first
+    assert x1 < x2 < x3
+    assert y1 > y2 > y3
+    assert y1 - y2 == y2 - y3
+    assert second[0] == (x1, y3)
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert {"a & <b>", "c", "1", "2", "0.0", "1.0"} <= set(texts)
+    assert len({line.get("stroke") for line in lines}) == 2

@@ -1,0 +1,51 @@
+"""Adapters: what is trained, and that the exported model is a plain one that embeds as the trained one did."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from dpr_lightning.errors import UserError
+from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.export import save_bi_encoder
+
+LORA = {"r": 2, "alpha": 4, "dropout": 0.1, "target_modules": ["query", "value"]}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_export_is_plain_and_embeds_as_the_trained_model(tiny_model, tmp_path, tied):
+    bi_encoder = load_bi_encoder(tiny_model, tied=tied, lora=LORA)
+    torch.manual_seed(1)
+    for name, parameter in bi_encoder.named_parameters():
+        assert parameter.requires_grad == ("lora_" in name)
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    bi_encoder.eval()
+    tokens = bi_encoder.inputs.pad([[2, 9, 30, 77, 3], [2, 8, 3]])
+    with torch.no_grad():
+        expected = bi_encoder(tokens, tokens)
+    save_bi_encoder(bi_encoder, tmp_path / "model")
+    with torch.no_grad():
+        assert torch.equal(bi_encoder(tokens, tokens)[0], expected[0]), "the export changed the trained model"
+    for side, embeddings in zip(("query_model", "passage_model"), expected, strict=True):
+        folder = tmp_path / "model" / ("" if tied else side)
+        assert load_file(folder / "model.safetensors").keys() == load_file(tiny_model / "model.safetensors").keys()
+        with torch.no_grad():
+            plain = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()(**tokens).last_hidden_state[:, 0]
+        torch.testing.assert_close(plain, embeddings, rtol=1e-5, atol=1e-5)  # merging rounds
+    with torch.no_grad():
+        untrained = load_bi_encoder(tiny_model).eval().query(**tokens)
+    assert (untrained - expected[0]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"r": 0}, "model.lora.r: 0 "),
+        ({"target_modules": ["nowhere"]}, "model.lora.target_modules: ['nowhere'] names no layers of BertModel."),
+    ],
+)
+def test_settings_that_cannot_work_are_told(tiny_model, change, message):
+    with pytest.raises(UserError) as caught:
+        load_bi_encoder(tiny_model, lora=LORA | change)
+    assert str(caught.value).startswith(message)

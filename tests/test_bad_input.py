@@ -1,0 +1,398 @@
+"""Mistakes that users make: exit code 1, one line that names what is wrong, and nothing finished is touched."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from conftest import WORDS, passage, question, training_row, write_jsonl
+
+FINISHED = ("model", "embeddings", "rankings", "evaluation")
+
+
+def finished_files(run_dir):
+    """The hash of each file of a run folder that stands under its final name."""
+    files = [file for folder in FINISHED for file in sorted((run_dir / folder).rglob("*")) if file.is_file()]
+    names = [file for file in files if file.suffix not in (".partial", ".lock")]
+    return {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in names}
+
+
+@pytest.fixture
+def refused(command, settings, tmp_path):
+    """Checks that a command ends as a user's mistake should, and that its line holds all of some words."""
+
+    def check(name, overrides, *words):
+        before = finished_files(tmp_path / "run")
+        code, _, err = command(name, *settings, *overrides)
+        assert code == 1, err
+        assert err.count("\n") == 1, err
+        for word in words:
+            assert word in err
+        assert finished_files(tmp_path / "run") == before
+        return err
+
+    return check
+
+
+CONFIG_MISTAKES = [
+    ("optimiser.lr=1", "optimiser.lr: there is no such config key"),
+    ("optimizer.momentum=1", "optimizer.momentum: there is no such config key"),
+    ("trainer.epochs=3", "trainer.epochs: there is no such config key"),
+    ("experiment=nope", "experiment=nope: there is no such option", "nq_single_gpu, nq_untie"),
+    ("trainer=tpu", "trainer=tpu: there is no such option", "cpu, ddp, gpu"),
+    ("+optimizer.momentum=1", "optimizer: ", "momentum"),
+    ("overwrite=no", "overwrite: 'no' is not true or false"),
+    ("seed=abc", "seed: 'abc' is not a whole number"),
+    ("seed=-1", "seed: -1 "),
+    ("data.batch_size=abc", "data.batch_size: 'abc' is not a whole number"),
+    ("data.batch_size=0", "data.batch_size: 0 "),
+    ("data.batch_size=64", "data.train: 32 rows do not fill one batch of 64 questions"),
+    ("data.positives=best", "data.positives: 'best' is not possible", "first, random"),
+    ("data.num_workers=-1", "data.num_workers: -1 "),
+    ("data.train=null", "data.train is not set"),
+    ("model.pooling=max", "model.pooling: 'max' is not possible", "cls, mean"),
+    ("model.query_max_length=abc", "model.query_max_length: 'abc' is not a whole number"),
+    ("model.passage_max_length=161", "model.passage_max_length: 161 ", "160 positions"),
+    ("model.name_or_path=nobody/nothing", "model.name_or_path: nobody/nothing is no folder with a model"),
+    ("loss.temperature=0", "loss.temperature: 0 is not above 0"),
+    ("loss.temperature=warm", "loss.temperature: 'warm' is not a number"),
+    ("loss.gather_negatives=1", "loss.gather_negatives: 1 is not true or false"),
+    ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
+    ("optimizer.lr=abc", "optimizer.lr: 'abc' is not a number"),
+    ("scheduler.warmup=-1", "scheduler.warmup: -1 "),
+    ("scheduler.warmup=abc", "scheduler.warmup: 'abc' is not a number"),
+    ("grad_cache.query_chunk_size=4", "grad_cache: only one chunk size is set"),
+    ("grad_cache={query_chunk_size:4,passage_chunk_size:x}", "grad_cache.passage_chunk_size: 'x' "),
+    ("checkpoint.every_n_steps=0", "checkpoint.every_n_steps: 0 "),
+    ("trainer.max_epochs=abc", "trainer.max_epochs: 'abc' is not a whole number or null"),
+    ("trainer.max_epochs=-3", "trainer: ", "max_epochs", "-3"),
+    ("trainer.precision=17", "trainer: ", "17"),
+    ("trainer.devices=abc", "trainer: ", "devices"),
+    ("trainer.strategy=abc", "trainer: ", "strategy='abc'"),
+    ("+trainer.epochs=3", "trainer: ", "epochs"),
+    ("logger.csv.folder=3.5", "logger.csv.folder: 3.5 is not text"),
+]
+
+
+@pytest.mark.parametrize("mistake", CONFIG_MISTAKES, ids=lambda mistake: mistake[0])
+def test_a_mistake_in_the_training_config_is_one_line(refused, mistake, tmp_path):
+    override, start, *words = mistake
+    assert refused("train", [override], *words).startswith(start)
+    assert not (tmp_path / "run" / "train" / "metrics.csv").exists()
+
+
+def test_gradient_accumulation_with_gradient_cache_is_refused(refused):
+    sizes = ["grad_cache.query_chunk_size=4", "grad_cache.passage_chunk_size=8"]
+    assert "accumulat" in refused("train", [*sizes, "trainer.accumulate_grad_batches=2"], "trainer")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_a_gpu_trainer_without_gpu_is_refused(refused):
+    refused("train", ["trainer=gpu"], "trainer: ", "gpu", "trainer=cpu")
+
+
+@pytest.mark.parametrize("name", ["train", "encode", "search", "reduce", "evaluate"])
+def test_a_run_folder_that_cannot_be_made_is_named(refused, tmp_path, name):
+    (tmp_path / "file").touch()
+    refused(name, [f"run_dir={tmp_path}/file/run"], f"{tmp_path}/file/run", "Not a directory", "run_dir")
+
+
+TRAINING_DATA = {
+    "not JSON": ('{"query_id": "q1", "query"', "row 2: not a JSON object"),
+    "no object": ("[1, 2]", "row 2: the row is no object"),
+    "missing field": ({"query": None}, 'row 2 (query_id "q1"): query is missing'),
+    "null text": (
+        {"positive_passages": [{**passage(1), "text": None}]},
+        '(query_id "q1"): positive_passages[0].text is null',
+    ),
+    "empty query": ({"query": " "}, 'row 2 (query_id "q1"): query is empty'),
+    "no positives": ({"positive_passages": []}, 'row 2 (query_id "q1"): positive_passages is empty'),
+    "missing negatives": ({"negative_passages": None}, 'row 2 (query_id "q1"): negative_passages is missing'),
+    "passage without docid": ({"negative_passages": [{"text": "x"}]}, "negative_passages[0].docid is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", TRAINING_DATA)
+def test_an_invalid_training_row_is_named_by_key_file_row_and_field(refused, tmp_path, kind):
+    row, message = TRAINING_DATA[kind]
+    if isinstance(row, dict):
+        changed = training_row(1) | row
+        row = json.dumps({field: value for field, value in changed.items() if value is not None})
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(training_row(0)) + "\n" + row + "\n")
+    key = "data.dev" if kind == "no positives" else "data.train"
+    assert "Correct the" in refused("train", [f"{key}={file}"], str(file), message)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("nothing.jsonl", "there is no file"),
+        ("nothing-*.jsonl", "no file matches the glob"),
+        ("folder", "is a folder"),
+        ("notes.txt", "is no .jsonl, .jsonl.gz or .parquet file"),
+    ],
+)
+def test_a_path_without_data_is_named(refused, tmp_path, pattern, words):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").write_text("notes\n")
+    refused("train", [f"data.train={tmp_path}/{pattern}"], "data.train", f"{tmp_path}/{pattern}", words)
+    refused("encode", [f"data.corpus={tmp_path}/{pattern}"], "data.corpus", f"{tmp_path}/{pattern}", words)
+
+
+def test_a_cut_compressed_file_is_named(refused, tmp_path):
+    file = write_jsonl(tmp_path / "rows.jsonl.gz", [training_row(i) for i in range(32)])
+    file.write_bytes(file.read_bytes()[:-20])
+    refused("train", [f"data.train={file}"], str(file), "cannot be read further")
+
+
+def test_rows_without_hard_negatives_train_with_passages_of_other_rows(command, settings, tmp_path):
+    file = write_jsonl(tmp_path / "rows.jsonl", [training_row(i, negatives=0) for i in range(16)])
+    code, out, err = command("train", *settings, f"data.train={file}")
+    assert (code, err) == (0, "")
+    assert "trained 2 steps" in out
+
+
+def test_a_mistake_with_overwrite_does_not_cost_the_finished_model(refused, finished_run):
+    for mistake in ("optimizer.lr=abc", "data.train=/nowhere.jsonl", "trainer.max_epochs=abc"):
+        refused("train", ["overwrite=true", mistake])
+    assert (finished_run / "train" / "metrics.csv").exists()
+
+
+ENCODING_MISTAKES = [
+    (["shard=3"], "shard: 3 does not exist, num_shards=3 has 0 to 2"),
+    (["shard=-1"], "shard: -1 does not exist"),
+    (["shard=abc"], "shard: 'abc' is not a whole number or null"),
+    (["num_shards=0"], "num_shards: 0 "),
+    (["num_shards=4"], "num_shards=4"),
+    (["side=left"], "side: 'left' is not possible. Set side to one of: passage, query"),
+    (["side=query", "split=dev"], "data.queries.dev is not set"),
+    (["encode.precision=8"], "encode.precision: '8' is not possible"),
+    (["encode.dtype=int8"], "encode.dtype: 'int8' is not possible"),
+    (["encode.chunk_size=0"], "encode.chunk_size: 0 "),
+    (["encode.tokens_per_batch=many"], "encode.tokens_per_batch: 'many' "),
+    (["model_dir=/nowhere"], "/nowhere is no folder with a model"),
+    (["model.pooling=mean"], "model.pooling: 'mean' contradicts"),
+    (["model.passage_max_length=100"], "model.passage_max_length: 100 contradicts"),
+    (["model.tied=false"], "model.tied: False contradicts"),
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "start"), ENCODING_MISTAKES, ids=lambda value: value[0] if isinstance(value, list) else ""
+)
+def test_a_mistake_in_encoding_is_one_line(refused, finished_run, overrides, start):
+    (finished_run / "embeddings" / "passage" / "02-of-03.safetensors").unlink()
+    assert start in refused("encode", overrides)
+
+
+CORPORA = {
+    "duplicate docid": ([passage(0), passage(1), passage(0)], 'row 3: docid "d0" stands in an earlier row too'),
+    "null text": ([passage(0), {"docid": "d1", "text": None}], 'row 2 (docid "d1"): text is null'),
+    "missing text": ([passage(0), {"docid": "d1", "title": "x"}], 'row 2 (docid "d1"): text is missing'),
+    "missing docid": ([{"title": "x", "text": "y"}], "row 1: docid is missing"),
+    "no rows": ([], "holds no rows"),
+}
+
+
+@pytest.mark.parametrize("kind", CORPORA)
+def test_an_invalid_corpus_is_named_by_key_file_row_and_field(refused, tiny_model, tmp_path, kind):
+    rows, message = CORPORA[kind]
+    file = write_jsonl(tmp_path / "corpus.jsonl", rows)
+    refused("encode", [f"model_dir={tiny_model}", f"data.corpus={file}"], "data.corpus: ", str(file), message)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"query_id": "q1", "query": ""}, "query is empty"),
+        ({"query_id": "q0", "query": "x"}, "stands in an earlier row"),
+    ],
+)
+def test_an_invalid_query_is_named_by_key_file_row_and_field(refused, tiny_model, tmp_path, row, message):
+    file = write_jsonl(tmp_path / "queries.jsonl", [question(0), row])
+    overrides = ["side=query", f"model_dir={tiny_model}", f"data.queries.test={file}"]
+    refused("encode", overrides, "data.queries.test: ", str(file), "row 2", message)
+
+
+SEARCH_MISTAKES = [
+    (["depth=0"], "depth: 0 "),
+    (["depth=abc"], "depth: 'abc' "),
+    (["memory=lots"], "memory: 'lots' "),
+    (["format=xml"], "format: 'xml' is not possible"),
+    (["shard=3"], "shard: 3 does not exist"),
+    (["shard=1", "num_shards=4"], "01-of-04.safetensors is not there"),
+    (["split=dev"], "dev.safetensors is not there. Make it with encode.py"),
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"), SEARCH_MISTAKES, ids=lambda value: value[0] if isinstance(value, list) else ""
+)
+def test_a_mistake_in_search_is_one_line(refused, finished_run, overrides, message):
+    (finished_run / "rankings" / "test.trec").unlink()
+    assert message in refused("search", overrides)
+
+
+def test_search_names_the_missing_shard(refused, finished_run):
+    (finished_run / "embeddings" / "passage" / "01-of-03.safetensors").unlink()
+    refused("search", ["overwrite=true"], "01-of-03.safetensors missing", "encode.py")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["model.pooling=mean"],
+        ["model.projection_dim=16"],
+        ["model.projection_dim=16", "side=query"],
+    ],
+)
+def test_search_refuses_embeddings_of_another_model_or_dimension(
+    refused, command, settings, finished_run, tiny_model, other
+):
+    place = ["shard=1"] if "side=query" not in other else []
+    assert command("encode", *settings, *place, *other, f"model_dir={tiny_model}", "overwrite=true")[0] == 0
+    name = "test.safetensors" if "side=query" in other else "01-of-03.safetensors"
+    refused("search", ["overwrite=true"], name, "by different models")
+
+
+def test_search_refuses_shards_of_two_data_sets(refused, command, settings, finished_run, tmp_path):
+    other = write_jsonl(tmp_path / "other.jsonl", [passage(i) for i in range(1, 41)])
+    assert command("encode", *settings, "shard=1", f"data.corpus={other}", "overwrite=true")[0] == 0
+    refused("search", ["overwrite=true"], "01-of-03.safetensors", "different data sets")
+
+
+def test_an_unfinished_encoding_is_not_continued_with_another_model(refused, finished_run, tiny_model):
+    file = finished_run / "embeddings" / "passage" / "01-of-03.safetensors"
+    file.rename(file.with_name(f"{file.name}.partial"))
+    refused(
+        "encode", ["shard=1", "model.pooling=mean", f"model_dir={tiny_model}"], "01-of-03.safetensors.partial was begun"
+    )
+
+
+def test_an_embedding_file_cut_short_is_named(refused, finished_run):
+    file = finished_run / "embeddings" / "passage" / "01-of-03.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    refused("search", ["overwrite=true"], str(file), "2,450 bytes where 2,455 belong")
+
+
+def test_a_depth_beyond_the_corpus_gives_the_whole_corpus(command, settings, finished_run):
+    code, out, err = command("search", *settings, "depth=1000", "overwrite=true")
+    assert (code, err) == (0, "")
+    assert "12 queries x 40 of 40 passages" in out
+    lines = (finished_run / "rankings" / "test.trec").read_text().splitlines()
+    ranked = [line.split()[2] for line in lines if line.startswith("q0 ")]
+    assert sorted(ranked) == sorted(f"d{i}" for i in range(40))
+
+
+@pytest.fixture
+def shard_rankings(command, settings, finished_run):
+    """The rankings of the three shards, in a run folder whose merged ranking is not there yet."""
+    assert command("search", *settings, "-m", "shard=range(3)")[0] == 0
+    (finished_run / "rankings" / "test.trec").unlink()
+    return finished_run / "rankings" / "test"
+
+
+def test_reduce_names_what_is_wrong(refused, shard_rankings):
+    refused("reduce", ["depth=0"], "depth: 0 ")
+    refused("reduce", ["format=xml"], "format: 'xml' is not possible")
+    refused("reduce", ["split=dev"], "rankings/dev", "holds no shards")
+    first = shard_rankings / "00-of-03.trec"
+    second = shard_rankings / "01-of-03.trec"
+    kept = second.read_text()
+    second.write_text("".join(line for line in kept.splitlines(True) if not line.startswith("q3 ")))
+    refused("reduce", [], "01-of-03.trec", "q3")
+    second.write_text(first.read_text())
+    refused("reduce", [], "00-of-03.trec and 01-of-03.trec", "passage d")
+    second.write_text(kept + "q9 and so on\n")
+    refused("reduce", [], f"{second}, line {len(kept.splitlines()) + 1}")
+    second.unlink()
+    refused("reduce", [], "01-of-03.trec missing", "search.py")
+
+
+EVALUATION_MISTAKES = [
+    (["topk=[0]"], "topk: 0 "),
+    (["topk=5"], "topk: 5 "),
+    (["topk=[]"], "topk: [] "),
+    (["topk=[five]"], "topk: 'five' "),
+    (["data.answers=fuzzy"], "data.answers: 'fuzzy' is not possible. Set data.answers to one of: string, regex"),
+    (["data.match_title=title"], "data.match_title: 'title' is not true or false"),
+    (["data.qrels.test=/nowhere.qrels"], "data.qrels: there is no file /nowhere.qrels"),
+    (["run_file=/nowhere.trec"], "/nowhere.trec is not there"),
+    (["run_file=null"], "run_file: None is not text"),
+    (["split=dev"], "data.queries.dev is not set"),
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"), EVALUATION_MISTAKES, ids=lambda value: value[0] if isinstance(value, list) else ""
+)
+def test_a_mistake_in_evaluation_is_one_line(refused, finished_run, overrides, message):
+    assert message in refused("evaluate", ["overwrite=true", *overrides])
+
+
+def test_evaluation_names_unknown_passages_and_questions(refused, finished_run):
+    file = finished_run / "rankings" / "test.trec"
+    ranked = file.read_text()
+    file.write_text(ranked.replace(" d7 ", " e7 "))
+    refused("evaluate", ["overwrite=true"], str(file), "passage e7", "not in data.corpus")
+    file.write_text(ranked.replace("q3 ", "q4 "))
+    refused("evaluate", ["overwrite=true"], str(file), "question q4", "not in data.queries")
+    file.write_text("")
+    refused("evaluate", ["overwrite=true"], str(file), "is empty")
+    file.write_text(ranked + "q1 and so on\n")
+    refused("evaluate", ["overwrite=true"], f"{file}, line {len(ranked.splitlines()) + 1}: 'q1 and so on'")
+
+
+def test_a_question_that_the_ranking_lacks_counts_as_a_miss(command, settings, finished_run):
+    file, folder = finished_run / "rankings" / "test.trec", finished_run / "evaluation" / "test"
+    answered = json.loads((folder / "metrics.json").read_text())["accuracy"]["20"]
+    rows = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+    hit = next(row["qid"] for row in rows if row["first_hit"])
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith(f"{hit} ")))
+    code, out, err = command("evaluate", *settings, "overwrite=true")
+    assert (code, err) == (0, "")
+    assert "1 questions are not in the ranking" in out
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["questions"], metrics["missing"]) == (12, 1)
+    assert metrics["accuracy"]["20"] == pytest.approx(answered - 1 / 12)
+
+
+def test_questions_without_answers_are_named(refused, finished_run, tmp_path):
+    rows = [question(i) for i in range(0, 36, 3)]
+    del rows[2]["answers"]
+    file = write_jsonl(tmp_path / "queries.jsonl", rows)
+    refused(
+        "evaluate",
+        ["overwrite=true", f"data.queries.test={file}"],
+        "data.queries",
+        "question q6 (1 in all) has no answers",
+    )
+    for row in rows:
+        row.pop("answers", None)
+    write_jsonl(file, rows)
+    overrides = ["overwrite=true", f"data.queries.test={file}", "data.qrels.test=null"]
+    refused("evaluate", overrides, "data.queries", "question q0 (12 in all) has no answers")
+
+
+def test_an_answer_that_is_no_regular_expression_is_named(refused, finished_run, tmp_path):
+    rows = [question(i) for i in range(0, 36, 3)]
+    rows[1]["answers"] = [f"({WORDS[0]}"]
+    file = write_jsonl(tmp_path / "queries.jsonl", rows)
+    overrides = ["overwrite=true", f"data.queries.test={file}", "data.answers=regex"]
+    refused("evaluate", overrides, "data.queries", repr(f"({WORDS[0]}"), "question q3", "no regular expression")
+
+
+def test_a_finished_stage_is_not_made_again_without_overwrite(refused, finished_run, shard_rankings):
+    refused("train", [], "run/model is finished already", "overwrite=true")
+    refused("encode", ["shard=1"], "01-of-03.safetensors is finished already", "overwrite=true")
+    refused("encode", ["side=query"], "test.safetensors is finished already", "overwrite=true")
+    refused("search", ["shard=1"], "01-of-03.trec is finished already", "overwrite=true")
+    (finished_run / "rankings" / "test.trec").write_text("ours\n")
+    refused("search", [], "test.trec is finished already", "overwrite=true")
+    refused("reduce", [], "test.trec is finished already", "overwrite=true")
+    refused("evaluate", [], "evaluation/test is finished already", "overwrite=true")
+
+
+def test_a_finished_shard_of_another_model_is_not_taken_for_this_ones(refused, finished_run, tiny_model):
+    refused("encode", [f"model_dir={tiny_model}", "model.pooling=mean"], "00-of-03.safetensors", "another model")

@@ -1,0 +1,44 @@
+"""train.py on two devices, by real processes, learns and reports what it does on one."""
+
+import csv
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+COLUMNS = ("step", "train/loss", "val/mean_rank", "val/accuracy", "val/mrr")
+
+
+def reported(run):
+    with (run / "train" / "metrics.csv").open(newline="") as file:
+        return [[float(row[name] or -1) for name in COLUMNS] for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("data.train_weights=[1.5]",),
+        pytest.param(("model/lora=default", "model.lora.dropout=0.0"), marks=pytest.mark.slow),
+        pytest.param(("model/lora=default", "model.lora.dropout=0.0", "model.tied=false"), marks=pytest.mark.slow),
+    ],
+    ids=["weights", "lora", "lora untied"],
+)
+def test_two_devices_report_the_loss_and_validation_of_one(command, settings, no_dropout_model, tmp_path, overrides):
+    common = [
+        *settings,
+        f"model.name_or_path={no_dropout_model}",
+        "optimizer.lr=1e-3",
+        "trainer.max_epochs=2",
+        *overrides,
+    ]
+    common += ["early_stopping.patience=5", "checkpoint.best=val/mean_rank"]
+    code, _, err = command("train", *common)
+    assert code == 0, err
+    pair = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=4", f"run_dir={tmp_path}/two"]
+    done = subprocess.run([sys.executable, ROOT / "train.py", *common, *pair], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, two = reported(tmp_path / "run"), reported(tmp_path / "two")
+    assert len(one) >= 8 and len({tuple(row[2:]) for row in one}) > 2
+    assert [row[2:] for row in two] == [row[2:] for row in one]
+    assert [row[:2] for row in two] == [pytest.approx(row[:2], rel=1e-4) for row in one]  # sums in another order
