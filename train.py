@@ -17,8 +17,9 @@ def train(config: DictConfig) -> str:
     with naming("seed"):
         seed_everything(config.seed, verbose=False)
     bi_encoder = make(config, "model", explicit=explicit_keys("model"))
-    keys = "train train_weights dev batch_size passages_per_query positives negatives dev_negatives num_workers skip_invalid"
-    data = RetrievalDataModule(bi_encoder.inputs, seed=config.seed, **plain(config.data, *keys.split()))
+    files, sampling = "train train_weights dev skip_invalid", "batch_size passages_per_query positives negatives"
+    keys = f"{files} {sampling} dev_negatives num_workers".split()
+    data = RetrievalDataModule(bi_encoder.inputs, seed=config.seed, **plain(config.data, *keys))
     parts = {key: make(config, key) for key in ("loss", "optimizer", "scheduler")}
     clip = config.trainer.gradient_clip_val
     module = make_module(bi_encoder, **parts, **plain(config.grad_cache), gradient_clip_val=clip)

@@ -51,7 +51,7 @@ def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
     def run(config: DictConfig) -> None:
         if not wants_traceback:
             os.environ.pop(_FULL_ERROR, None)
-        with _mistakes_in_one_line(wants_traceback):
+        with _mistakes_in_one_line(wants_traceback), _environment_kept():
             for key, hint in _KEY_TYPES.items():
                 _check_type(OmegaConf.select(config, key), hint, key)
             if summary := task(config):
@@ -169,6 +169,17 @@ def _mistakes_in_one_line(wants_traceback: bool) -> Iterator[None]:
             raise
         print(" ".join(_message(error).split()), file=sys.stderr)
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Restores the environment variables, some of which Lightning sets for other processes, for a sweep's next job."""
+    kept = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
 
 
 def _message(error: Exception) -> str:

@@ -4,7 +4,8 @@
         [--depth 100] [--negatives 30] [--answers string|regex] [--match-title] [--keep-answers] [--overwrite]
 
 Positives stay. Negatives are the best-ranked passages that are no positives and hold no answer (a passage with the
-answer may well answer the question; --keep-answers takes it nevertheless). Questions left without any are dropped.
+answer may well answer the question; --keep-answers takes it nevertheless). Questions left without any are dropped, and
+so are the scores of a teacher.
 """
 
 import argparse
@@ -34,8 +35,9 @@ def mined_rows(train: Source, corpus: Source, args: argparse.Namespace) -> Itera
         if not row["answers"] and not args.keep_answers:
             raise UserError(f"--train: question {row['query_id']} has no answers. Add them, or give --keep-answers.")
         has_answer = answer_finder([] if args.keep_answers else row["answers"], rule=args.answers, qid=row["query_id"])
-        docids = {passage["docid"] for passage in row["positives"]}
-        texts = {passage["text"] for passage in row["positives"]}
+        positives = [{key: passage[key] for key in ("docid", "title", "text")} for passage in row["positives"]]
+        docids = {passage["docid"] for passage in positives}
+        texts = {passage["text"] for passage in positives}
         found = [row_of[docid] for docid in ranked.get(row["query_id"], []) if docid not in docids]
         negatives = []
         for passage in (corpus.rows[place] for place in found):
@@ -45,7 +47,7 @@ def mined_rows(train: Source, corpus: Source, args: argparse.Namespace) -> Itera
             if len(negatives) == args.negatives:
                 break
         question = {key: row[key] for key in ("query_id", "query", "answers")}
-        yield question | {"positive_passages": row["positives"], "negative_passages": negatives}
+        yield question | {"positive_passages": positives, "negative_passages": negatives}
 
 
 def mine(args: argparse.Namespace) -> str:

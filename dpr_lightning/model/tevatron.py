@@ -1,16 +1,22 @@
-"""Loads a Tevatron v1 model whole: its pooler too, which lies beside the weights as a pickle."""
+"""Loads a Tevatron v1 model whole: weights and pooler are pickles there, of which tensors alone are read."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.model.bi_encoder import QUERY_FOLDER, BiEncoder, load_bi_encoder
+from dpr_lightning.model.bi_encoder import PASSAGE_FOLDER, QUERY_FOLDER, BiEncoder, load_bi_encoder
+
+_PICKLED_WEIGHTS = "pytorch_model.bin"
 
 
 def load_tevatron(
@@ -30,16 +36,17 @@ def load_tevatron(
         if not (folder / "pooler_config.json").exists():
             raise UserError(f"{folder} has pooler.pt, but no pooler_config.json. Copy it from the training's output.")
         pooler = json.loads((folder / "pooler_config.json").read_text(encoding="utf-8"))
-    bi_encoder = load_bi_encoder(
-        folder,
-        tied=not (folder / QUERY_FOLDER).is_dir() and bool(pooler.get("tied", True)),
-        normalize=bool(pooler.get("normalize", False)),
-        projection_dim=pooler.get("output_dim"),
-        query_max_length=query_max_length,
-        passage_max_length=passage_max_length,
-        separator=separator,
-        reads_pooler=True,
-    )
+    with _without_pickles(folder) as readable:
+        bi_encoder = load_bi_encoder(
+            readable,
+            tied=not (folder / QUERY_FOLDER).is_dir() and bool(pooler.get("tied", True)),
+            normalize=bool(pooler.get("normalize", False)),
+            projection_dim=pooler.get("output_dim"),
+            query_max_length=query_max_length,
+            passage_max_length=passage_max_length,
+            separator=separator,
+            reads_pooler=True,
+        )
     if pooler:
         weights = _read_weights(folder / "pooler.pt")
         for side, encoder in (("linear_q", bi_encoder.query), ("linear_p", bi_encoder.passage)):
@@ -49,6 +56,26 @@ def load_tevatron(
                 )
             _fill(encoder.projection, weights, side, folder / "pooler.pt")
     return bi_encoder
+
+
+@contextlib.contextmanager
+def _without_pickles(folder: Path) -> Iterator[Path]:
+    """The folder, or where its weights are pickled, a passing one with links to its files and safetensors instead."""
+    parts = [part for part in ("", QUERY_FOLDER, PASSAGE_FOLDER) if (folder / part).is_dir()]
+    if not any((folder / part / _PICKLED_WEIGHTS).exists() for part in parts):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for part in parts:
+            target = Path(scratch) / part
+            target.mkdir(exist_ok=True)
+            for file in filter(Path.is_file, (folder / part).iterdir()):
+                if file.name == _PICKLED_WEIGHTS:
+                    weights = {name: weight.clone().contiguous() for name, weight in _read_weights(file).items()}
+                    save_file(weights, target / "model.safetensors", {"format": "pt"})
+                else:
+                    (target / file.name).symlink_to(file.resolve())
+        yield Path(scratch)
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

@@ -33,9 +33,19 @@ class ResumePoints(pl.Callback):
         self.folder, self.every_n_steps, self.keep_last = Path(folder), every_n_steps, keep_last
         self._last_step = -1
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Saves when `every_n_steps` optimizer steps have passed."""
-        if trainer.global_step != self._last_step and trainer.global_step % self.every_n_steps == 0:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves when `every_n_steps` optimizer steps have passed; where a validation follows, after it.
+
+        Resumed from a point before its validation, Lightning would leave the validation out.
+        """
+        if self._is_due(trainer) and not _is_before_validation(trainer, batch_idx):
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves what was put off until after the validation."""
+        if not trainer.sanity_checking and self._is_due(trainer):
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -52,6 +62,11 @@ class ResumePoints(pl.Callback):
         """Treats SIGUSR1, by which SLURM announces the time limit, as SIGTERM."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        """Whether to save at this step within an epoch; its last step is saved when the epoch has ended."""
+        is_new = trainer.global_step != self._last_step
+        return is_new and trainer.global_step % self.every_n_steps == 0 and not trainer.is_last_batch
 
     def save(self, trainer: pl.Trainer) -> None:
         """Writes a resume point now; every process must call it."""
@@ -72,6 +87,12 @@ class ResumePoints(pl.Callback):
                 old.unlink()
                 _hash_file(old).unlink(missing_ok=True)
         trainer.strategy.barrier("resume point")
+
+
+def _is_before_validation(trainer: pl.Trainer, batch_idx: int) -> bool:
+    every_batches, every_epochs = trainer.val_check_batch or 1, trainer.check_val_every_n_epoch or 1
+    is_its_epoch = trainer.enable_validation and (trainer.current_epoch + 1) % every_epochs == 0
+    return is_its_epoch and (batch_idx + 1) % every_batches == 0
 
 
 def find_resume_point(folder: Path) -> Path | None:

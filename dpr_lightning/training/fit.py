@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch.distributed as dist
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
@@ -134,6 +135,8 @@ def fit(
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()  # the next training of a sweep forms its own
     if not trainer.is_global_zero:
         return ""
     save_bi_encoder(module.bi_encoder, run_dir / "model")

@@ -49,3 +49,17 @@ def test_settings_that_cannot_work_are_told(tiny_model, change, message):
     with pytest.raises(UserError) as caught:
         load_bi_encoder(tiny_model, lora=LORA | change)
     assert str(caught.value).startswith(message)
+
+
+def test_encoding_takes_the_exported_model_as_it_is(command, settings, tmp_path):
+    """The same experiment trains and encodes: adapters are not put in again, which would change the fingerprint."""
+    lora = ["model/lora=default", "model.lora.r=2"]
+    for name, options in (
+        ("train", lora),
+        ("encode", [*lora, "shard=0"]),
+        ("encode", ["shard=0", f"run_dir={tmp_path}/b"]),
+    ):
+        code, _, err = command(name, *settings, f"model_dir={tmp_path}/run/model", *options)
+        assert code == 0, err
+    files = [tmp_path / run / "embeddings" / "passage" / "00-of-03.safetensors" for run in ("run", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes()

@@ -39,7 +39,7 @@ def test_it_adds_the_weighted_distance_from_the_teacher(distance, temperature):
         {}, {}, torch.arange(4) * 3, torch.arange(12), torch.arange(4)[:, None] * 3, torch.tensor(TEACHER).flatten()
     )
     loss = DistillationLoss(weight=0.3, distance=distance, temperature=temperature)(queries, passages, batch)
-    student = [[float(queries[i] @ passages[3 * i + j]) for j in range(3)] for i in range(4)]
+    student = [[float(queries[i].detach() @ passages[3 * i + j]) for j in range(3)] for i in range(4)]
     distances = [naive(s, t, distance, temperature) for s, t in zip(student, TEACHER, strict=True)]
     in_batch = InBatchLoss(temperature=temperature)(queries, passages, batch).item()
     assert loss.item() == pytest.approx(in_batch + 0.3 * sum(distances) / 4, rel=1e-5)
@@ -57,8 +57,8 @@ def test_training_with_scores_differs_from_training_without(command, settings, t
 
 
 def test_data_without_scores_is_refused_before_training(command, settings, tmp_path):
-    code, out, err = command("train", *settings, "loss=distillation")
-    assert (code, out) == (1, "")
+    code, _, err = command("train", *settings, "loss=distillation")
+    assert code == 1
     assert err.startswith("loss: distillation learns from a teacher's scores, and no row of data.train has scores.")
     assert not (tmp_path / "run" / "train" / "metrics.csv").exists()
 

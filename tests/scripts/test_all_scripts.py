@@ -1,0 +1,36 @@
+"""What holds for every script: it explains itself from any folder, is short, and ends mistakes with one line."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+
+
+def test_the_scripts_of_the_contract_are_there():
+    names = {path.stem for path in SCRIPTS}
+    assert names >= {"ask", "compare", "convert_run", "import_tevatron", "mine_negatives", "verify_embeddings"}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_it_is_short_and_its_docstring_shows_how_to_call_it(path):
+    text = path.read_text()
+    assert len(text.splitlines()) < 100
+    assert f"\n    python scripts/{path.name} " in text.split('"""')[1]
+
+
+@pytest.mark.parametrize("name", ["ask", "compare", "convert_run", "mine_negatives"])
+def test_it_runs_from_any_folder(name, tmp_path):
+    command = [sys.executable, ROOT / "scripts" / f"{name}.py", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"python scripts/{name}.py" in done.stdout
+
+
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_1(tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "convert_run.py", "absent.trec", "out.txt", "--to", "text"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "absent.trec is not there. Make it with search.py, or set run_file.\n"

@@ -1,0 +1,79 @@
+"""Runs compared on the same questions: the figures are those of `accuracy.py`, whatever the order of questions."""
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from script_runner import mistake, run_script, succeed
+
+from dpr_lightning.evaluation.accuracy import accuracy_at, paired_difference
+
+
+def write_run(run_dir, first_hits, *, topk=(1, 5, 20), split="test", **changes):
+    folder = run_dir / "evaluation" / split
+    folder.mkdir(parents=True)
+    metrics = {"accuracy": dict.fromkeys(map(str, topk), 0.0), "answers": "string", "match_title": False, **changes}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    rows = [{"qid": qid, "first_hit": rank or None} for qid, rank in first_hits.items()]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return run_dir
+
+
+@pytest.fixture
+def hits():
+    rng = np.random.default_rng(8)
+    return {
+        name: dict(zip([f"q{i}" for i in range(80)], rng.integers(0, 30, 80).tolist(), strict=True))
+        for name in ("a", "b")
+    }
+
+
+def test_figures_are_paired_by_question_not_by_line(tmp_path, hits, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    first = write_run(tmp_path / "a", hits["a"])
+    turned = dict(reversed(hits["b"].items()))
+    second = write_run(tmp_path / "b", turned, topk=(1, 5, 100))
+    out = succeed(run_script("compare", first, second, "--json", tmp_path / "c.json", "--plot", tmp_path / "c.svg"))
+    result = json.loads((tmp_path / "c.json").read_text())
+    a, b = (np.array(list(hits[name].values())) for name in "ab")
+    assert (result["baseline"], result["questions"], result["split"]) == ("a", 80, "test")
+    for name, ranks in (("a", a), ("b", b)):
+        assert result["systems"][name]["accuracy"] == {str(k): accuracy_at(ranks, k)._asdict() for k in (1, 5)}
+    assert result["systems"]["b"]["difference"] == {str(k): paired_difference(b, a, k)._asdict() for k in (1, 5)}
+    assert "difference" not in result["systems"]["a"]
+
+    difference = paired_difference(b, a, 5)
+    row = [line for line in out.splitlines() if " b " in line][1]
+    assert f"{accuracy_at(b, 5).value:.3f}" in row
+    assert f"{difference.value:+.3f}" in row
+    assert f"[{difference.low:+.3f}, {difference.high:+.3f}]" in row
+    assert f"{difference.p_value:.2g}" in row
+
+    lines = [e for e in ElementTree.parse(tmp_path / "c.svg").iter() if e.tag.endswith("polyline")]
+    assert [len(line.get("points").split()) for line in lines] == [5, 5]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_path(tmp_path, hits):
+    runs = [write_run(tmp_path / x / "run", hits[x]) for x in "ab"]
+    succeed(run_script("compare", *runs, "--json", tmp_path / "c.json"))
+    assert list(json.loads((tmp_path / "c.json").read_text())["systems"]) == list(map(str, runs))
+
+
+def test_another_split_is_compared_on_demand(tmp_path, hits):
+    run = write_run(tmp_path / "a", hits["a"], split="dev")
+    assert "dev, 80 questions" in succeed(run_script("compare", run, "--split", "dev"))
+    assert f"{run}/evaluation/test/questions.jsonl is not there" in mistake(run_script("compare", run))
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path, hits):
+    first = write_run(tmp_path / "a", hits["a"])
+    fewer = write_run(tmp_path / "fewer", dict(list(hits["b"].items())[1:]))
+    rule = write_run(tmp_path / "rule", hits["b"], answers="regex")
+    title = write_run(tmp_path / "title", hits["b"], match_title=True)
+    other_k = write_run(tmp_path / "k", hits["b"], topk=(2, 3))
+    assert "differ in question q0" in mistake(run_script("compare", first, fewer))
+    assert "look for answers by different rules" in mistake(run_script("compare", first, rule))
+    assert "look for answers by different rules" in mistake(run_script("compare", first, title))
+    assert "no cutoff in common" in mistake(run_script("compare", first, other_k))
+    assert "is given twice" in mistake(run_script("compare", first, first))

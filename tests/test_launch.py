@@ -1,0 +1,178 @@
+"""Commands as processes, sweeps, interruption: what a terminal sees."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, settings_of, training_row, write_jsonl
+
+from dpr_lightning import open_embeddings
+
+
+def start(name, *overrides, folder, **environment):
+    words = [sys.executable, str(ROOT / f"{name}.py"), *overrides]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, cwd=folder, env=os.environ | environment, text=True, stdout=pipe, stderr=pipe)
+
+
+PROCESSES = {  # command and overrides, with the start of the only line on stderr
+    "unknown key": ("train", ["optimiser.lr=1"], "optimiser.lr: there is no such config key."),
+    "unknown option": ("encode", ["experiment=nope"], "experiment=nope: there is no such option."),
+    "deep in Lightning": ("train", ["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1."),
+    "in the loader's process": ("train", ["data.num_workers=1", "data.train=short.jsonl"], "data.train: "),
+    "model": ("encode", ["model_dir=/nowhere"], "model.name_or_path: /nowhere is no folder with a model"),
+    "embeddings": ("search", [], "run/embeddings/query/test.safetensors is not there."),
+    "shards": ("reduce", [], "run/rankings/test holds no shards"),
+    "ranking": ("evaluate", ["data.qrels.test=null"], "run/rankings/test.trec is not there."),
+}
+
+
+@pytest.fixture(scope="module")
+def processes(world, tiny_model, tmp_path_factory):
+    """What each of PROCESSES came to: exit code, stdout, stderr. Run two at a time."""
+    folder = tmp_path_factory.mktemp("processes")
+    write_jsonl(folder / "short.jsonl", [training_row(0), {**training_row(1), "query": None}])
+    names, ended = list(PROCESSES), {}
+    for pair in zip(names[::2], names[1::2], strict=True):
+        started = {}
+        for name in pair:
+            script, overrides, _ = PROCESSES[name]
+            started[name] = start(script, *settings_of(world, tiny_model, "run"), *overrides, folder=folder)
+        for name, process in started.items():
+            out, err = process.communicate(timeout=120)
+            ended[name] = process.returncode, out, err
+    return ended
+
+
+@pytest.mark.parametrize("kind", PROCESSES)
+def test_a_mistake_ends_the_process_with_one_line_on_stderr(processes, kind):
+    code, out, err = processes[kind]
+    assert code == 1
+    assert err.count("\n") == 1, err
+    assert err.startswith(PROCESSES[kind][2])
+    assert "Traceback" not in out
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(settings, command, tmp_path):
+    long = [*settings, "trainer.max_epochs=100000", "checkpoint.every_n_steps=5"]
+    process = start("train", *long, folder=tmp_path)
+    checkpoint = tmp_path / "run" / "train" / "checkpoints" / "last.ckpt"
+    try:
+        while not (checkpoint.exists() and (tmp_path / "run" / "train" / "metrics.csv").exists()):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err == "interrupted; the same command goes on from here\n"
+    assert not (tmp_path / "run" / "model").exists()
+    reached = torch.load(checkpoint, weights_only=True)["global_step"]
+    code, out, err = command("train", *settings, f"trainer.max_steps={reached + 1}", "trainer.max_epochs=-1")
+    assert (code, err) == (0, "")
+    assert f"trained {reached + 1:,} steps" in out
+    assert "resumed from" in out
+
+
+def test_warnings_of_libraries_go_to_the_log(settings, tmp_path):
+    """Lightning warns of a logging interval that is longer than an epoch."""
+    process = start("train", *settings, "trainer.log_every_n_steps=500", folder=tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "smaller than the logging interval" in out
+    assert "smaller than the logging interval" in (tmp_path / "run" / "logs" / "train" / "train.log").read_text()
+
+
+def test_hydra_full_error_gives_the_traceback(command, settings, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(Exception, match="depth: 0 is not a whole number") as raised:
+        command("search", *settings, "depth=0")
+    assert [entry.name for entry in raised.traceback][-2:] == ["check_positive", "check_at_least"]
+
+
+def test_each_training_of_a_sweep_has_a_run_folder_that_later_commands_take(command, settings, tmp_path):
+    code, _, err = command("train", *settings, "optimizer.lr=1e-5,2e-5", "-m")
+    assert (code, err) == (0, "")
+    folders = [tmp_path / "run" / f"optimizer.lr-{lr}" for lr in ("1e-05", "2e-05")]
+    assert sorted(path for path in (tmp_path / "run").iterdir() if path.name != "logs") == folders
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in folders]
+    assert weights[0] != weights[1]
+    assert command("encode", *settings, f"run_dir={folders[1]}", "side=query")[0] == 0
+    assert command("encode", *settings, f"run_dir={folders[0]}", "side=query")[0] == 0
+    files = [open_embeddings(folder / "embeddings" / "query" / "test.safetensors") for folder in folders]
+    assert files[0].identity.model_fingerprint != files[1].identity.model_fingerprint
+
+
+def test_a_sweep_over_two_settings_names_both(command, settings, tmp_path):
+    settings = [*settings, "data.passages_per_query=2,3", "trainer.max_steps=1", "seed=7,8"]
+    assert command("train", "-m", *settings)[0] == 0
+    names = {path.name for path in (tmp_path / "run").iterdir()} - {"logs"}
+    assert names == {f"data.passages_per_query-{count}+seed-{seed}" for count in (2, 3) for seed in (7, 8)}
+
+
+def test_a_sweep_of_one_uses_the_run_folder_itself(command, settings, tmp_path):
+    assert command("train", "-m", *settings, "trainer.max_steps=1")[0] == 0
+    assert (tmp_path / "run" / "model").exists()
+
+
+def test_a_sweep_over_experiments_uses_their_run_folders(command, settings, tmp_path):
+    settings = [setting for setting in settings if not setting.startswith("run_dir=")]
+    assert command("train", *settings, "--multirun", "experiment=nq,nq_untie", "trainer.max_steps=1")[0] == 0
+    assert (tmp_path / "runs" / "nq" / "model" / "model.safetensors").exists()
+    assert (tmp_path / "runs" / "nq_untie" / "model" / "query_model").exists()
+
+
+def test_experiments_swept_in_one_run_folder_do_not_collide(command, settings, tmp_path):
+    assert command("train", *settings, "-m", "experiment=nq,nq_untie", "trainer.max_steps=1")[0] == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"logs", "experiment-nq", "experiment-nq_untie"}
+
+
+def test_shards_encoded_as_jobs_are_those_of_one_command(command, settings, finished_run, tmp_path):
+    jobs = [*settings, f"model_dir={finished_run}/model", f"run_dir={tmp_path}/jobs"]
+    code, out, err = command("encode", "shard=range(3)", "-m", *jobs)
+    assert (code, err) == (0, "")
+    for name in ("00-of-03", "01-of-03", "02-of-03"):
+        file = f"embeddings/passage/{name}.safetensors"
+        assert (tmp_path / "jobs" / file).read_bytes() == (finished_run / file).read_bytes()
+        assert f"{tmp_path}/jobs/{file}: " in out
+
+
+def test_the_first_failing_job_ends_a_sweep(command, settings, finished_run, tmp_path):
+    jobs = [*settings, f"model_dir={finished_run}/model", f"run_dir={tmp_path}/jobs"]
+    code, _, err = command("encode", *jobs, "-m", "shard=0,7,1")
+    assert code == 1
+    assert err == "shard: 7 does not exist, num_shards=3 has 0 to 2. Correct shard.\n"
+    assert [path.name for path in (tmp_path / "jobs").rglob("*.safetensors")] == ["00-of-03.safetensors"]
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_each_job_once_on_two_devices(settings, tmp_path):
+    """Lightning starts the process of the second device with sys.argv, and leaves its traces in the environment."""
+    devices = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=4"]
+    process = start("train", "-m", *settings, *devices, "seed=7,8", folder=tmp_path)
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (0, "")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"logs", "seed-7", "seed-8"}
+    for seed in (7, 8):
+        assert out.count(f"run/seed-{seed}/model: trained 4 steps") == 1
+        assert len((tmp_path / "run" / f"seed-{seed}" / "train" / "metrics.csv").read_text().splitlines()) == 5
+
+
+def test_data_takes_splits_of_any_name(command, settings, finished_run, world):
+    split = ["split=second", f"data.queries.second={world}/test.jsonl", f"data.qrels.second={world}/test.qrels"]
+    for name, *more in [("encode", "side=query"), ("search",), ("evaluate",)]:
+        code, _, err = command(name, *settings, *split, *more)
+        assert (code, err) == (0, "")
+    first, second = (
+        json.loads((finished_run / "evaluation" / s / "metrics.json").read_text()) for s in ("test", "second")
+    )
+    assert first | {"run_file": ""} == second | {"run_file": ""}

@@ -1,0 +1,103 @@
+"""Searching by text finds what search.py finds; mixed-up models and corpora are refused."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, passage, question, write_jsonl
+from script_runner import mistake, run_script, succeed
+
+import dpr_lightning
+from dpr_lightning.data.sources import open_corpus, open_queries
+from dpr_lightning.encoding.encode import ShardEncoder, encode_passages
+from dpr_lightning.errors import UserError
+from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.export import save_bi_encoder
+from dpr_lightning.retrieval.rankings import read_rankings
+from dpr_lightning.retrieval.search import search
+
+QUESTIONS = [question(i) for i in (3, 11, 29)]
+
+
+@pytest.fixture(scope="module")
+def run_dir(world, tiny_model, tmp_path_factory):
+    """An untied model and the embeddings of the small world in 3 shards."""
+    folder = tmp_path_factory.mktemp("searcher") / "run"
+    bi_encoder = load_bi_encoder(tiny_model, tied=False)
+    for weight in bi_encoder.query.parameters():
+        weight.data += 0.01
+    save_bi_encoder(bi_encoder, folder / "model")
+    corpus = open_corpus(str(world / "corpus.jsonl"))
+    encode_passages(
+        ShardEncoder(bi_encoder, corpus, side="passage"), folder / "embeddings" / "passage", shard=None, num_shards=3
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(world):
+    return str(world / "corpus.jsonl")
+
+
+def test_it_finds_what_the_search_stage_finds(run_dir, corpus, tmp_path):
+    source = open_queries(str(write_jsonl(tmp_path / "queries.jsonl", QUESTIONS)))
+    encoder = ShardEncoder(load_bi_encoder(run_dir / "model"), source, side="query")
+    encoder.encode(tmp_path / "queries.safetensors")
+    search(tmp_path / "queries.safetensors", run_dir / "embeddings" / "passage", tmp_path, split="test", depth=7)
+    ranked = list(read_rankings(tmp_path / "test.trec"))
+    found = dpr_lightning.Searcher(run_dir, corpus=corpus).search([row["query"] for row in QUESTIONS], depth=7)
+    assert [one.docids for one in found] == [one.docids for one in ranked]
+    for one, expected in zip(found, ranked, strict=True):
+        np.testing.assert_allclose(one.scores, expected.scores, rtol=1e-5)  # the queries share other batches
+        assert [{key: row[key] for key in ("docid", "title", "text")} for row in one.passages] == [
+            passage(int(docid[1:])) for docid in one.docids
+        ]
+
+
+def test_many_questions_and_none(run_dir, corpus):
+    searcher = dpr_lightning.Searcher(run_dir, corpus=corpus)
+    texts = [question(i % 40)["query"] for i in range(70)]
+    found = searcher.search(texts, depth=100)
+    assert len(found) == 70
+    assert [len(set(one.docids)) for one in found] == [40] * 70
+    assert found[65].docids == searcher.search([texts[65]], depth=40)[0].docids
+    assert searcher.search([]) == []
+
+
+def test_what_cannot_be_searched_is_refused(run_dir, corpus, tiny_model, tmp_path):
+    searcher = dpr_lightning.Searcher(run_dir, corpus=corpus)
+    with pytest.raises(UserError, match=r"questions: 'one text' is one text. Give a list"):
+        searcher.search("one text")
+    with pytest.raises(UserError, match="depth: 0 is not a whole number"):
+        searcher.search(["a"], depth=0)
+    other = write_jsonl(tmp_path / "other.jsonl", [passage(i) for i in range(39)])
+    with pytest.raises(UserError, match=r"data.corpus: .*other.jsonl is not what .*00-of-03.safetensors was made of"):
+        dpr_lightning.Searcher(run_dir, corpus=str(other))
+    with pytest.raises(UserError, match=r"00-of-03.safetensors is by another model than"):
+        dpr_lightning.Searcher(run_dir, corpus=corpus, model_dir=tiny_model)
+    with pytest.raises(UserError, match="passage holds no shards"):
+        dpr_lightning.Searcher(tmp_path, corpus=corpus)
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, dpr_lightning as d; print('torch' in sys.modules); d.Searcher; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "False\nTrue\n", done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'Finder'"):
+        dpr_lightning.Finder  # noqa: B018
+
+
+def test_a_question_on_the_command_line_shows_scores_docids_and_passages(run_dir, corpus, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    text = QUESTIONS[1]["query"]
+    out = succeed(run_script("ask", run_dir, text, "--corpus", corpus, "--depth", "2"))
+    (found,) = dpr_lightning.Searcher(run_dir, corpus=corpus).search([text], depth=3)
+    assert out.splitlines()[0].strip() == text
+    for docid, score, row in list(zip(found.docids, found.scores, found.passages, strict=True))[:2]:
+        assert f" {docid} " in out
+        assert f"{score:.3f}" in out
+        assert row["text"] in out
+    assert f" {found.docids[2]} " not in out
+    assert "holds no shards" in mistake(run_script("ask", run_dir / "absent", text, "--corpus", corpus))
+    assert "there is no file" in mistake(run_script("ask", run_dir, text, "--corpus", "absent.jsonl"))
