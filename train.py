@@ -1,8 +1,8 @@
 """Trains a bi-encoder into RUN/model: python train.py experiment=nq_untie"""
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from dpr_lightning.launch import command, explicit_keys, make, naming, plain, training_run_dir
+from dpr_lightning.launch import command, explicit_keys, keep_settings, make, naming, plain, training_run_dir
 
 
 @command
@@ -27,7 +27,7 @@ def train(config: DictConfig) -> str:
     make_trainer = make(config, "trainer")
     options = {"seed": config.seed, **plain(config, "early_stopping"), **plain(config.checkpoint)}
     run_dir = prepare_run(config.run_dir, overwrite=config.overwrite)  # this late, so that a mistake removes nothing
-    OmegaConf.save(config, run_dir / "train" / "config.yaml", resolve=True)
+    keep_settings(config, run_dir / "train")
     return fit(make_trainer, module, data, run_dir=run_dir, loggers=loggers, **options)
 
 

@@ -20,6 +20,16 @@ def start(name, *overrides, folder, **environment):
     return subprocess.Popen(words, cwd=folder, env=os.environ | environment, text=True, stdout=pipe, stderr=pipe)
 
 
+def end(process):
+    """Exit code, stdout and stderr of a process; it is killed if it takes minutes."""
+    with process:
+        try:
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    return process.returncode, out, err
+
+
 PROCESSES = {  # command and overrides, with the start of the only line on stderr
     "unknown key": ("train", ["optimiser.lr=1"], "optimiser.lr: there is no such config key."),
     "unknown option": ("encode", ["experiment=nope"], "experiment=nope: there is no such option."),
@@ -44,8 +54,7 @@ def processes(world, tiny_model, tmp_path_factory):
             script, overrides, _ = PROCESSES[name]
             started[name] = start(script, *settings_of(world, tiny_model, "run"), *overrides, folder=folder)
         for name, process in started.items():
-            out, err = process.communicate(timeout=120)
-            ended[name] = process.returncode, out, err
+            ended[name] = end(process)
     return ended
 
 
@@ -62,15 +71,13 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(settings, command, tm
     long = [*settings, "trainer.max_epochs=100000", "checkpoint.every_n_steps=5"]
     process = start("train", *long, folder=tmp_path)
     checkpoint = tmp_path / "run" / "train" / "checkpoints" / "last.ckpt"
-    try:
+    with process:
         while not (checkpoint.exists() and (tmp_path / "run" / "train" / "metrics.csv").exists()):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
+        code, _, err = end(process)
+    assert code == 130
     assert err == "interrupted; the same command goes on from here\n"
     assert not (tmp_path / "run" / "model").exists()
     reached = torch.load(checkpoint, weights_only=True)["global_step"]
@@ -83,8 +90,8 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(settings, command, tm
 def test_warnings_of_libraries_go_to_the_log(settings, tmp_path):
     """Lightning warns of a logging interval that is longer than an epoch."""
     process = start("train", *settings, "trainer.log_every_n_steps=500", folder=tmp_path)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, "")
+    code, out, err = end(process)
+    assert (code, err) == (0, "")
     assert "smaller than the logging interval" in out
     assert "smaller than the logging interval" in (tmp_path / "run" / "logs" / "train" / "train.log").read_text()
 
@@ -156,15 +163,18 @@ def test_a_sweep_trains_each_job_once_on_two_devices(settings, tmp_path):
     """Lightning starts the process of the second device with sys.argv, and leaves its traces in the environment."""
     devices = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=4"]
     process = start("train", "-m", *settings, *devices, "seed=7,8", folder=tmp_path)
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert (process.returncode, err) == (0, "")
+    code, out, err = end(process)
+    assert (code, err) == (0, "")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"logs", "seed-7", "seed-8"}
     for seed in (7, 8):
         assert out.count(f"run/seed-{seed}/model: trained 4 steps") == 1
         assert len((tmp_path / "run" / f"seed-{seed}" / "train" / "metrics.csv").read_text().splitlines()) == 5
+
+
+def test_a_whole_number_serves_where_a_number_is_wanted(command, settings):
+    numbers = ["loss.temperature=1", "scheduler.warmup=2", "optimizer.weight_decay=0", "trainer.gradient_clip_val=1"]
+    code, _, err = command("train", *settings, *numbers, "trainer.max_steps=1")
+    assert (code, err) == (0, "")
 
 
 def test_data_takes_splits_of_any_name(command, settings, finished_run, world):

@@ -100,3 +100,13 @@ def test_disk_use_is_bounded(command, settings, tmp_path):
     names = {file.name for file in folder.iterdir()}
     assert names == {f"step-0000000{n}.{end}" for n in (3, 4) for end in ("ckpt", "xxh3")} | {"last.ckpt"}
     assert (folder / "last.ckpt").samefile(folder / "step-00000004.ckpt")
+
+
+@pytest.mark.slow
+def test_unfinished_training_is_not_continued_with_other_settings(command, settings, tmp_path):
+    run = tmp_path / "run"
+    kill_at(5, start(settings, run), run)
+    code, _, err = command("train", *settings, "checkpoint.every_n_steps=2", "optimizer.lr=3e-3")
+    assert code == 1
+    assert err.startswith(f"optimizer: is not as in {run}/train/config.yaml")
+    assert not (run / "model").exists()
