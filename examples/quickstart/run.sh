@@ -10,9 +10,8 @@ ours=runs/quickstart published=runs/quickstart_published bm25=runs/quickstart_bm
 # The encoder as published, and ours: the same two encodings, search and evaluation.
 [ -e $ours/model ] || "$python" train.py experiment=quickstart
 for run in $published $ours; do
-    model=$ours/model
-    [ $run = $ours ] || model=data/quickstart/encoder
-    settings=(experiment=quickstart run_dir=$run model_dir=$model)
+    settings=(experiment=quickstart run_dir=$run)
+    [ $run = $ours ] || settings+=(model_dir=data/quickstart/encoder model.passage_max_length=256)
     "$python" encode.py "${settings[@]}"
     [ -e $run/embeddings/query/test.safetensors ] || "$python" encode.py "${settings[@]}" side=query
     "$python" search.py "${settings[@]}" overwrite=true
