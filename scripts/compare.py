@@ -82,7 +82,7 @@ def main() -> None:
     args = parser.parse_args()
     with mistakes_in_one_line():
         result, hits = compare(args.runs, args.split)
-        print_comparison(result, Console())
+        print_comparison(result, Console(width=max(Console().width, 120)))
         if args.json:
             write_json(args.json, result)
         if args.plot:

@@ -20,4 +20,4 @@ done
 
 # BM25's ranking came with the data.
 "$python" evaluate.py experiment=quickstart name=bm25 run_dir=$bm25 run_file=data/quickstart/bm25-test.trec overwrite=true
-"$python" scripts/compare.py $bm25 $published $ours
+"$python" scripts/compare.py $published $bm25 $ours
