@@ -14,7 +14,7 @@ quickstart: $(INSTALLED)
 
 test: lint
 	$(PYTHON) -m coverage erase
-	$(PYTHON) -m pytest --cov --cov-report=term --cov-fail-under=90
+	$(PYTHON) -m pytest --numprocesses 2 --cov --cov-report=term --cov-fail-under=90
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
