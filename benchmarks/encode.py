@@ -1,0 +1,236 @@
+"""Passages per second of encoding: our engine against sentence-transformers and against a padded loop in file order.
+
+    python benchmarks/encode.py [--corpus FILE …] [--model FOLDER] [--passages 512] [--repeats 5] [--whole 20000]
+
+Prints JSON lines. The contestants take turns within one run over the same passages, with the same weights, mean pooling
+and L2 norm; a ratio is the median over the turns. `flops_share` is the arithmetic of the real tokens ÷ time ÷ the
+machine's matrix product in the same precision, measured in the same turn. `--whole` also times the process `python
+encode.py` on so many passages against the engine alone; 0 leaves that out. Needs the quickstart data, or `--corpus`
+and `--model`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+import torch
+
+from dpr_lightning.data.sources import open_corpus
+from dpr_lightning.encoding.embeddings import open_embeddings
+from dpr_lightning.encoding.encode import ShardEncoder
+from dpr_lightning.encoding.loop import resolve_precision
+from dpr_lightning.model.bi_encoder import load_bi_encoder
+
+MAX_LENGTH = 156
+MODEL_SETTINGS = {"pooling": "mean", "normalize": True, "passage_max_length": MAX_LENGTH}
+BATCHES = (8, 16, 32, 64, 128)  # of sentence-transformers, the best of which is chosen
+DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Engine:
+    """What encode.py runs, file included."""
+
+    def __init__(self, model, corpus, precision):
+        self.source, self.precision = open_corpus(corpus), precision
+        self.bi_encoder = load_bi_encoder(model, **MODEL_SETTINGS)
+
+    def __call__(self):
+        with tempfile.TemporaryDirectory() as folder:
+            encoder = ShardEncoder(self.bi_encoder, self.source, side="passage", precision=self.precision)
+            start = time.perf_counter()
+            encoder.encode(Path(folder) / "00-of-01.safetensors")
+            self.seconds = time.perf_counter() - start
+            return np.array(open_embeddings(Path(folder) / "00-of-01.safetensors").array)
+
+
+class SentenceTransformers:
+    def __init__(self, model, texts, precision, batch_size):
+        from sentence_transformers import SentenceTransformer
+
+        self.texts, self.batch_size = texts, batch_size
+        self.model = SentenceTransformer(str(model), device="cpu", model_kwargs={"dtype": DTYPES[precision]})
+        self.model.max_seq_length = MAX_LENGTH
+
+    def __call__(self):
+        start = time.perf_counter()
+        found = self.model.encode(
+            self.texts, batch_size=self.batch_size, normalize_embeddings=True, convert_to_tensor=True
+        )
+        self.seconds = time.perf_counter() - start
+        return found.float().numpy()
+
+
+class PaddedLoop:
+    """As Tevatron v1 encodes: batches of 32 in file order, all padded to the maximum."""
+
+    def __init__(self, model, texts):
+        self.texts, self.bi_encoder = texts, load_bi_encoder(model, **MODEL_SETTINGS).eval()
+
+    @torch.inference_mode()
+    def __call__(self):
+        start, embeddings = time.perf_counter(), []
+        for first in range(0, len(self.texts), 32):
+            batch = self.bi_encoder.inputs.tokenizer(
+                self.texts[first : first + 32],
+                padding="max_length",
+                truncation=True,
+                max_length=MAX_LENGTH,
+                return_tensors="pt",
+            )
+            embeddings.append(self.bi_encoder.passage(batch["input_ids"], batch["attention_mask"]))
+        found = torch.cat(embeddings).numpy()
+        self.seconds = time.perf_counter() - start
+        return found
+
+
+def matmul_flops(precision, size=2048, products=4):
+    a, b = torch.randn(2, size, size, dtype=torch.float32).to(DTYPES[precision])
+    a @ b
+    start = time.perf_counter()
+    for _ in range(products):
+        a @ b
+    return products * 2 * size**3 / (time.perf_counter() - start)
+
+
+def flops(model, lengths):
+    """Arithmetic of the transformer for rows of these lengths: weights, and attention's two products."""
+    transformer = load_bi_encoder(model, **MODEL_SETTINGS).passage.transformer
+    matrices = sum(weight.numel() for weight in transformer.encoder.parameters() if weight.ndim == 2)
+    config = transformer.config
+    attention = 4 * config.hidden_size * config.num_hidden_layers
+    return sum(2 * matrices * length + attention * length**2 for length in lengths)
+
+
+def compare(model, corpus, name, repeats):
+    rows = open_corpus(str(corpus)).rows
+    texts = [f"{row['title']} {row['text']}" if row["title"] else row["text"] for row in rows]
+    inputs = load_bi_encoder(model, **MODEL_SETTINGS).inputs
+    lengths = [len(row) for row in inputs.encode_passages(rows["title"], rows["text"])]
+    work, default = flops(model, lengths), resolve_precision("auto", torch.device("cpu"))
+    best = {}
+    for precision in dict.fromkeys(("32", default)):
+        trials = {}
+        for batch_size in BATCHES:
+            trial = SentenceTransformers(model, texts[:256], precision, batch_size)
+            trial(), trial()
+            trials[batch_size] = trial.seconds
+        best[precision] = min(trials, key=trials.get)
+    contestants = {
+        "engine 32": Engine(model, str(corpus), "32"),
+        "sentence-transformers 32, batch 32": SentenceTransformers(model, texts, "32", 32),
+        f"sentence-transformers 32, best batch ({best['32']})": SentenceTransformers(model, texts, "32", best["32"]),
+        "padded loop 32": PaddedLoop(model, texts),
+    }
+    if default != "32":
+        contestants[f"engine {default}"] = Engine(model, str(corpus), default)
+        contestants[f"sentence-transformers {default}, best batch ({best[default]})"] = SentenceTransformers(
+            model, texts, default, best[default]
+        )
+    exact = contestants["padded loop 32"]()
+    for what, contestant in contestants.items():
+        similarity = (contestant() * exact).sum(1).min()  # the same vectors, or the comparison means nothing
+        assert similarity > (0.999 if " 32" in what else 0.98), (what, similarity)
+    seconds = {what: [] for what in contestants}
+    shares = {what: [] for what in contestants}
+    for _ in range(repeats):
+        peaks = {precision: matmul_flops(precision) for precision in best}
+        for what, contestant in contestants.items():
+            contestant()
+            seconds[what].append(contestant.seconds)
+            shares[what].append(work / contestant.seconds / peaks["32" if " 32" in what else default])
+    for what, turns in seconds.items():
+        speeds = sorted(len(texts) / turn for turn in turns)
+        report(
+            corpus=name,
+            what=what,
+            passages_per_s=round(statistics.median(speeds), 1),
+            spread=[round(speeds[0], 1), round(speeds[-1], 1)],
+            flops_share=round(statistics.median(shares[what]), 3),
+        )
+    for ours in (what for what in contestants if what.startswith("engine")):
+        for other in contestants:
+            if other != ours:
+                ratios = sorted(b / a for a, b in zip(seconds[ours], seconds[other], strict=True))
+                report(
+                    corpus=name,
+                    ratio=f"{ours} / {other}, passages/s",
+                    median=round(statistics.median(ratios), 3),
+                    spread=[round(ratios[0], 3), round(ratios[-1], 3)],
+                )
+    report(
+        corpus=name, passages=len(texts), tokens=sum(lengths), median_length=statistics.median(lengths), seconds_of="turn"
+    )
+
+
+def whole_process(model, corpus, folder, passages):
+    """Passages/s of `python encode.py` from start to end ÷ those of the engine, on the rows repeated up to a number."""
+    path, rows = folder / "whole.jsonl", open_corpus(str(corpus)).rows
+    with path.open("w") as file:
+        for number in range(passages):
+            row = rows[number % len(rows)]
+            file.write(json.dumps({**row, "docid": f"{number}"}) + "\n")
+    engine = Engine(model, str(path), "auto")
+    engine()
+    settings = [f"model.{key}={str(value).lower()}" for key, value in MODEL_SETTINGS.items()]
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, ROOT / "encode.py", "data=files", f"data.corpus={path}", f"model_dir={model}", *settings]
+        + ["num_shards=1", f"run_dir={folder / 'run'}"],
+        check=True,
+        capture_output=True,
+    )
+    seconds = time.perf_counter() - start
+    report(
+        ratio=f"python encode.py / engine, {passages:,} passages",
+        median=round(engine.seconds / seconds, 3),
+        seconds=[round(seconds, 1), round(engine.seconds, 1)],
+    )
+
+
+def report(**values):
+    print(json.dumps(values), flush=True)
+
+
+def sample(corpus, passages, path):
+    """Every n-th passage of a corpus, in file order, as a corpus of its own."""
+    rows = open_corpus(str(corpus)).rows
+    chosen = np.linspace(0, len(rows) - 1, min(passages, len(rows))).round().astype(int)
+    path.write_text("".join(json.dumps(rows[int(row)]) + "\n" for row in chosen))
+    return path
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", nargs="+", default=["data/quickstart/corpus.jsonl.gz"])
+    parser.add_argument("--model", default="data/quickstart/encoder")
+    parser.add_argument("--passages", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--whole", type=int, default=20_000)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, model = Path(temporary), Path(args.model).resolve()
+        for number, corpus in enumerate(args.corpus):
+            small = sample(corpus, args.passages, folder / f"{number}.jsonl")
+            compare(model, small, Path(corpus).parent.name, args.repeats)
+        if args.whole:
+            whole_process(model, args.corpus[0], folder, args.whole)
+    report(threads=torch.get_num_threads(), torch=torch.__version__, cpus=os.cpu_count())
+
+
+if __name__ == "__main__":
+    import logging
+    import warnings
+
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    main()
