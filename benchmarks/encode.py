@@ -168,7 +168,11 @@ def compare(model, corpus, name, repeats):
                     spread=[round(ratios[0], 3), round(ratios[-1], 3)],
                 )
     report(
-        corpus=name, passages=len(texts), tokens=sum(lengths), median_length=statistics.median(lengths), seconds_of="turn"
+        corpus=name,
+        passages=len(texts),
+        tokens=sum(lengths),
+        median_length=statistics.median(lengths),
+        seconds_of="turn",
     )
 
 
