@@ -19,8 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
@@ -31,6 +30,7 @@ from dpr_lightning.encoding.encode import ShardEncoder
 from dpr_lightning.encoding.loop import resolve_precision
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 
+ROOT = Path(__file__).resolve().parent.parent
 MAX_LENGTH = 156
 MODEL_SETTINGS = {"pooling": "mean", "normalize": True, "passage_max_length": MAX_LENGTH}
 BATCHES = (8, 16, 32, 64, 128)  # of sentence-transformers, the best of which is chosen
@@ -187,9 +187,9 @@ def whole_process(model, corpus, folder, passages):
     engine()
     settings = [f"model.{key}={str(value).lower()}" for key, value in MODEL_SETTINGS.items()]
     start = time.perf_counter()
+    command = [sys.executable, ROOT / "encode.py", "data=files", f"data.corpus={path}", f"run_dir={folder / 'run'}"]
     subprocess.run(
-        [sys.executable, ROOT / "encode.py", "data=files", f"data.corpus={path}", f"model_dir={model}", *settings]
-        + ["num_shards=1", f"run_dir={folder / 'run'}"],
+        [*command, f"model_dir={model}", "num_shards=1", *settings],
         check=True,
         capture_output=True,
     )
