@@ -3,7 +3,7 @@
 Tensors, in this order: `chunk_xxh3` [chunks + 1] uint64, `embeddings` [rows, dim] float32 or float16, `id_offsets`
 [rows + 1] int64, `id_bytes` uint8 (UTF-8 ids end to end; id i is `id_bytes[id_offsets[i]:id_offsets[i + 1]]`). The
 header's metadata, all strings: format, chunk_size, side, shard, num_shards, first_row, rows, precision,
-model_fingerprint, data_fingerprint.
+tokens_per_batch, model_fingerprint, data_fingerprint.
 
 All sizes are known before the first row is encoded, so the header is written first, and an unfinished file
 (`….partial`) is laid out as the finished one. `chunk_xxh3` holds the XXH3 hash of each chunk of `chunk_size` rows, 0
@@ -40,7 +40,10 @@ _ALIGNMENT = 64  # of the first embedding in the file
 
 @dataclass(frozen=True)
 class Identity:
-    """What an embedding file holds: which rows of which data, by which model."""
+    """What an embedding file holds: which rows of which data, by which model, computed how.
+
+    `precision` and `tokens_per_batch` (0 if unknown) change the rounding of the numbers.
+    """
 
     side: str
     shard: int
@@ -48,6 +51,7 @@ class Identity:
     first_row: int
     rows: int
     precision: str
+    tokens_per_batch: int
     model_fingerprint: str
     data_fingerprint: str
 
@@ -109,7 +113,8 @@ def open_embeddings(path: str | Path) -> Embeddings:
         if metadata.pop("format") != FORMAT:
             raise ValueError("another format")
         chunk_size = int(metadata.pop("chunk_size"))
-        numbers = {key: int(metadata[key]) for key in ("shard", "num_shards", "first_row", "rows")}
+        whole = ("shard", "num_shards", "first_row", "rows", "tokens_per_batch")
+        numbers = {key: int(metadata[key]) for key in whole}
         identity = Identity(**{**metadata, **numbers})
         (_, dim), (id_bytes,) = header["embeddings"]["shape"], header["id_bytes"]["shape"]
         if header != _tensors(identity.rows, dim, header["embeddings"]["dtype"], id_bytes, chunk_size):

@@ -122,6 +122,7 @@ class ShardEncoder:
             first_row=rows.start,
             rows=len(rows),
             precision=self.precision,
+            tokens_per_batch=self.tokens_per_batch,
             model_fingerprint=self.model_fingerprint,
             data_fingerprint=self.source.fingerprint,
         )
