@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -120,6 +121,15 @@ class Forks:
         os.kill(pid, number)
         return pid
 
+    def kill_in(self, function, lines):
+        """Starts one that kills itself when it has run so many lines since it entered a function; returns where."""
+        print(function, lines, file=self.process.stdin, flush=True)
+        self.process.stdout.readline()
+        place = self.process.stdout.readline().strip()
+        if place != "ended":
+            self.ended()
+        return place
+
     def ended(self):
         assert self.process.stdout.readline() == "ended\n"
 
@@ -171,6 +181,26 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes_and_one_process
     assert f"{ROWS:,} rows, " in made.encode(forks.file)
     assert forks.file.read_bytes() == undisturbed
     assert not forks.partial.exists()
+
+
+def test_killed_at_twenty_random_lines_and_at_every_line_of_the_end_it_gives_the_same_bytes(
+    forks, tiny_model, long_corpus, tmp_path
+):
+    made = encoder(load_bi_encoder(tiny_model), open_corpus(str(long_corpus)), chunk_size=8)
+    made.encode(tmp_path / "undisturbed.safetensors")
+    random, places, last = Random(0), [], 0
+    for _ in range(20):
+        places.append(forks.kill_in(random.choice(["__init__", "append", "append"]), random.randint(1, 200)))
+        assert forks.partial.exists()
+    assert {"_continue", "append", "_write", "flush_to_disk"} < set(places)
+    while forks.partial.exists():
+        last += 1
+        places.append(forks.kill_in("finish", last))
+    assert last > 5
+    assert "ended" not in places  # the last kill came right after the rename
+    assert forks.file.read_bytes() == (tmp_path / "undisturbed.safetensors").read_bytes()
+    with pytest.raises(UserError, match="is finished already"):
+        made.encode(forks.file)
 
 
 def test_only_the_rows_that_are_missing_are_encoded(bi_encoder, corpus, tmp_path):
