@@ -38,7 +38,7 @@ def encode(config: DictConfig) -> str:
         return encode_passages(encoder, folder, shard=config.shard, num_shards=num_shards)
 
     def one_shard(name: str, number: int) -> list[str]:
-        return this_command(name, f"shard={number}", "devices=1")
+        return this_command(__file__, name, f"shard={number}", "devices=1")
 
     return encode_passages_on_devices(encoder, folder, num_shards=num_shards, devices=devices, command=one_shard)
 

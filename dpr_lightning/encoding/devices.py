@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from dpr_lightning.errors import UserError, check_positive
+from dpr_lightning.errors import UserError
 
 _log = logging.getLogger(__name__)
 _CORES_PER_GROUP = 8
@@ -39,8 +39,8 @@ def find_devices(devices: int | str) -> list[Device]:
     Raises:
         UserError: more than there are.
     """
-    if devices != "all":
-        check_positive(devices, "devices")
+    if devices != "all" and (type(devices) is not int or devices < 1):
+        raise UserError(f"devices: {devices!r} is not a whole number of at least 1, or all. Correct devices.")
     if devices == 1:
         return [Device({}, None)]
     import torch

@@ -78,6 +78,7 @@ def test_a_damaged_chunk_of_a_partial_is_written_again(file, tmp_path):
         {"model_fingerprint": "m1"},
         {"data_fingerprint": "x1"},
         {"precision": "bf16"},
+        {"tokens_per_batch": 64},
         {"side": "query"},
         {"first_row": 4},
         {"shard": 0},

@@ -212,7 +212,9 @@ def test_only_the_rows_that_are_missing_are_encoded(bi_encoder, corpus, tmp_path
     assert file.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.parametrize("changes", [{"dtype": "float16"}, {"precision": "bf16"}, {"chunk_size": 8}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"dtype": "float16"}, {"precision": "bf16"}, {"chunk_size": 8}, {"tokens_per_batch": 64}], ids=str
+)
 def test_a_partial_by_other_settings_is_refused(bi_encoder, corpus, tmp_path, changes):
     whole, file = tmp_path / "whole.safetensors", tmp_path / "x.safetensors"
     encoder(bi_encoder, corpus, **changes).encode(whole)
@@ -235,6 +237,17 @@ def test_a_model_with_another_length_does_not_continue_a_partial(tiny_model, cor
     whole.rename(file.with_name("x.safetensors.partial"))
     with pytest.raises(UserError, match="was begun with another model"):
         encoder(load_bi_encoder(tiny_model, passage_max_length=155), corpus).encode(file)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="cannot tell the memory in use")
+def test_ten_times_as_many_passages_take_no_more_memory(tiny_model, tmp_path):
+    """Embeddings of the passages added would be 6 % of it, their token ids 20 %."""
+    command = [sys.executable, Path(__file__).with_name("encode_memory.py"), tiny_model, tmp_path, "20000", "200000"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    few, many = map(int, done.stdout.split())
+    assert 50_000 < few <= many < 1.05 * few
 
 
 # Embeddings that are not finite
