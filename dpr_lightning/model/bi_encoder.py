@@ -23,7 +23,7 @@ SETTINGS_FILE = "dpr_lightning.json"
 QUERY_FOLDER, PASSAGE_FOLDER = "query_model", "passage_model"
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 _PICKLED_PROJECTION = "pooler.pt"  # Tevatron's
-_PASSING_CONFIG = {"_name_or_path", "transformers_version", "architectures", "dtype"}  # changes no embedding
+_PASSING_CONFIG = {"transformers_version", "architectures", "dtype"}  # changes no embedding
 _PASSING_TOKENIZER = {"version", "truncation", "padding"}  # set anew by each call
 
 

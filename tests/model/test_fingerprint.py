@@ -25,7 +25,10 @@ def test_of_a_model_its_saved_folder_and_a_copy_of_its_source_is_the_same(tmp_pa
     made.eval()(passages(made.inputs, ["bap"]), passages(made.inputs, ["bar"]))
     save_bi_encoder(made, tmp_path / "saved")
     assert made.fingerprint() == before == load_bi_encoder(tmp_path / "saved").fingerprint()
-    assert before == fingerprint(shutil.copytree(source, tmp_path / "copy"), tied=tied, gradient_checkpointing=True)
+
+    copy = shutil.copytree(source, tmp_path / "copy")
+    change_json(copy / "config.json", architectures=["BertForMaskedLM"], transformers_version="4.0.0", dtype="float16")
+    assert before == fingerprint(copy, tied=tied, gradient_checkpointing=True)
 
 
 def change_json(file, **values):
