@@ -122,6 +122,20 @@ def explicit_keys(group: str) -> list[str]:
     return [name.removeprefix(f"{group}.") for name in names if name.startswith(f"{group}.")]
 
 
+def this_command(script: str, folder: str, *overrides: str) -> list[str]:
+    """The command line that runs this command (of a sweep, this one job) once more.
+
+    Args:
+        script: the file of the command.
+        folder: of its logs, below those of this one.
+        overrides: come last, so that they win.
+    """
+    job = HydraConfig.get()
+    words = job.overrides.task if job.mode == RunMode.MULTIRUN else sys.argv[1:]
+    logs = str(Path(job.runtime.output_dir) / folder).replace("'", r"\'")
+    return [sys.executable, script, *words, *overrides, f"hydra.run.dir='{logs}'"]
+
+
 def training_run_dir(config: DictConfig) -> Path:
     """The run folder of a training: `run_dir`, and in a sweep a folder below it that names what the job varies.
 

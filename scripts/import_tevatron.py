@@ -49,6 +49,7 @@ def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
                 first_row=rows.start,
                 rows=len(rows),
                 precision="tevatron",
+                tokens_per_batch=0,
                 model_fingerprint=fingerprint,
                 data_fingerprint=source.fingerprint,
             )

@@ -8,7 +8,8 @@ IDS = ["d1", "", "Zürich", "日本", "a b\tc", "d1-again", "👩🏽‍🚀"]
 
 
 def identity(rows, **changes):
-    values = {"side": "passage", "shard": 1, "num_shards": 3, "first_row": 5, "rows": rows, "precision": "32"}
+    values = {"side": "passage", "shard": 1, "num_shards": 3, "first_row": 5, "rows": rows}
+    values |= {"precision": "32", "tokens_per_batch": 2048}
     return Identity(**{**values, "model_fingerprint": "m0", "data_fingerprint": "x0", **changes})
 
 

@@ -7,6 +7,9 @@ import pytest
 import torch
 from conftest import WORDS, passage, question, training_row, write_jsonl
 
+from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.export import save_bi_encoder
+
 FINISHED = ("model", "embeddings", "rankings", "evaluation")
 
 
@@ -175,6 +178,10 @@ ENCODING_MISTAKES = [
     (["model.pooling=mean"], "model.pooling: 'mean' contradicts"),
     (["model.passage_max_length=100"], "model.passage_max_length: 100 contradicts"),
     (["model.tied=false"], "model.tied: False contradicts"),
+    (["devices=0"], "devices: 0 "),
+    (["devices=many"], "devices: 'many' is not a whole number of at least 1, or all. Correct devices."),
+    (["devices=1000"], "devices: 1000 are more than this machine's "),
+    (["devices=all", "shard=2"], "devices: all is for all shards, not for shard=2. Leave one out."),
 ]
 
 
@@ -240,20 +247,23 @@ def test_search_names_the_missing_shard(refused, finished_run):
 
 
 @pytest.mark.parametrize(
-    "other",
-    [
-        ["model.pooling=mean"],
-        ["model.projection_dim=16"],
-        ["model.projection_dim=16", "side=query"],
-    ],
+    ("other", "place"),
+    [({"pooling": "mean"}, "shard=1"), ({"projection_dim": 16}, "shard=1"), ({"projection_dim": 16}, "side=query")],
+    ids=str,
 )
 def test_search_refuses_embeddings_of_another_model_or_dimension(
-    refused, command, settings, finished_run, tiny_model, other
+    refused, command, settings, finished_run, tiny_model, tmp_path, other, place
 ):
-    place = ["shard=1"] if "side=query" not in other else []
-    assert command("encode", *settings, *place, *other, f"model_dir={tiny_model}", "overwrite=true")[0] == 0
-    name = "test.safetensors" if "side=query" in other else "01-of-03.safetensors"
+    save_bi_encoder(load_bi_encoder(tiny_model, **other), tmp_path / "other")
+    assert command("encode", *settings, place, f"model_dir={tmp_path}/other", "overwrite=true")[0] == 0
+    name = "test.safetensors" if place == "side=query" else "01-of-03.safetensors"
     refused("search", ["overwrite=true"], name, "by different models")
+
+
+def test_encoding_with_a_projection_that_was_never_trained_is_refused(refused, finished_run, tiny_model):
+    file = f"{tiny_model}/2_Dense/model.safetensors"
+    overrides = ["overwrite=true", f"model_dir={tiny_model}", "model.projection_dim=16"]
+    refused("encode", overrides, f"model.projection_dim: {file} does not give a projection of 32 x 16")
 
 
 def test_search_refuses_shards_of_two_data_sets(refused, command, settings, finished_run, tmp_path):
@@ -272,8 +282,9 @@ def test_an_unfinished_encoding_is_not_continued_with_another_model(refused, fin
 
 def test_an_embedding_file_cut_short_is_named(refused, finished_run):
     file = finished_run / "embeddings" / "passage" / "01-of-03.safetensors"
-    file.write_bytes(file.read_bytes()[:-5])
-    refused("search", ["overwrite=true"], str(file), "2,450 bytes where 2,455 belong")
+    content = file.read_bytes()
+    file.write_bytes(content[:-5])
+    refused("search", ["overwrite=true"], f"{file} has {len(content) - 5:,} bytes where {len(content):,} belong")
 
 
 def test_a_depth_beyond_the_corpus_gives_the_whole_corpus(command, settings, finished_run):

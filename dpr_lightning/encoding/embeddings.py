@@ -3,7 +3,7 @@
 Tensors, in this order: `chunk_xxh3` [chunks + 1] uint64, `embeddings` [rows, dim] float32 or float16, `id_offsets`
 [rows + 1] int64, `id_bytes` uint8 (UTF-8 ids end to end; id i is `id_bytes[id_offsets[i]:id_offsets[i + 1]]`). The
 header's metadata, all strings: format, chunk_size, side, shard, num_shards, first_row, rows, precision,
-model_fingerprint, data_fingerprint.
+tokens_per_batch, model_fingerprint, data_fingerprint.
 
 All sizes are known before the first row is encoded, so the header is written first, and an unfinished file
 (`….partial`) is laid out as the finished one. `chunk_xxh3` holds the XXH3 hash of each chunk of `chunk_size` rows, 0
@@ -31,16 +31,13 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.files import flush_to_disk, refuse_overwrite
 
 FORMAT = "dpr_lightning.embeddings/1"
-_DTYPES = {
-    name: np.dtype(code)
-    for name, code in (("F32", "<f4"), ("F16", "<f2"), ("I64", "<i8"), ("U64", "<u8"), ("U8", "u1"))
-}
+_DTYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "U64": "<u8", "U8": "u1"}
 _ALIGNMENT = 64  # of the first embedding in the file
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What an embedding file holds: which rows of which data, by which model."""
+    """What an embedding file holds: which rows of which data, by which model, in which precision and batches."""
 
     side: str
     shard: int
@@ -48,6 +45,7 @@ class Identity:
     first_row: int
     rows: int
     precision: str
+    tokens_per_batch: int
     model_fingerprint: str
     data_fingerprint: str
 
@@ -104,13 +102,18 @@ def open_embeddings(path: str | Path) -> Embeddings:
     if not path.is_file():
         raise UserError(f"{path} is not there. Make it with encode.py, or correct the path.")
     try:
-        start, header = _read_header(path)
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size:
+                raise ValueError("header longer than the file")
+            start, header = 8 + length, json.loads(file.read(length))
         metadata = header.pop("__metadata__")
         if metadata.pop("format") != FORMAT:
             raise ValueError("another format")
         chunk_size = int(metadata.pop("chunk_size"))
-        numbers = {key: int(metadata[key]) for key in ("shard", "num_shards", "first_row", "rows")}
-        identity = Identity(**{**metadata, **numbers})
+        for key in ("shard", "num_shards", "first_row", "rows", "tokens_per_batch"):
+            metadata[key] = int(metadata[key])
+        identity = Identity(**metadata)
         (_, dim), (id_bytes,) = header["embeddings"]["shape"], header["id_bytes"]["shape"]
         if header != _tensors(identity.rows, dim, header["embeddings"]["dtype"], id_bytes, chunk_size):
             raise ValueError("other tensors")
@@ -160,8 +163,8 @@ class EmbeddingWriter:
             overwrite: begin anew where the partial file is of something else, and replace a finished file at the end.
 
         Raises:
-            UserError: another process holds the file, it is finished already, or its partial is of another model, data
-                set or setting.
+            UserError: another process holds the file, it is finished already, its partial is of another model, data
+                set or setting, or it cannot be written (from other methods too).
         """
         self.path, self.partial = path, path.with_name(path.name + ".partial")
         self.rows, self.chunk_size = identity.rows, chunk_size
@@ -171,7 +174,7 @@ class EmbeddingWriter:
         self._row_bytes = dim * self.dtype.itemsize
         self._first_embedding = len(self._header) + 8 * _table_size(self.rows, chunk_size)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as opened:
+        with self._disk_problems_named(), contextlib.ExitStack() as opened:
             opened.enter_context(_held(path))
             refuse_overwrite(path, overwrite)
             self._file = opened.enter_context(self.partial.open("r+b" if self.partial.exists() else "w+b"))
@@ -206,20 +209,36 @@ class EmbeddingWriter:
         if len(chunk) != min(self.chunk_size, self.rows - self.done):
             raise ValueError(f"{self.partial}: {len(chunk)} rows are no chunk, at row {self.done} of {self.rows}")
         content = np.ascontiguousarray(chunk, self.dtype)
-        self._write(self._first_embedding + self.done * self._row_bytes, content.data)
-        self._write_checksum(self.done // self.chunk_size, xxhash.xxh3_64_intdigest(content.data))
-        flush_to_disk(self._file)
+        with self._disk_problems_named():
+            self._write(self._end_of_chunks(), content.data)
+            self._write_checksum(self.done // self.chunk_size, xxhash.xxh3_64_intdigest(content.data))
+            flush_to_disk(self._file)
         self.done += len(chunk)
 
     def finish(self) -> None:
         """Adds the ids and gives the file its name."""
         if self.done != self.rows:
             raise ValueError(f"{self.partial}: {self.done} rows of {self.rows} are written")
-        self._write(self._first_embedding + self.rows * self._row_bytes, self._ids.offsets.astype("<i8").data)
-        self._file.write(self._ids.utf8.data)
-        self._write_checksum(-(-self.rows // self.chunk_size), self._ids.checksum())
-        flush_to_disk(self._file)
-        self.partial.replace(self.path)
+        with self._disk_problems_named():
+            self._write(self._end_of_chunks(), self._ids.offsets.astype("<i8").data)
+            self._file.write(self._ids.utf8.data)
+            self._write_checksum(-(-self.rows // self.chunk_size), self._ids.checksum())
+            flush_to_disk(self._file)
+            self.partial.replace(self.path)
+
+    def _end_of_chunks(self) -> int:
+        place = self._first_embedding + self.done * self._row_bytes
+        if self.partial.stat().st_size != place:
+            raise UserError(f"{self.partial} was changed by someone else meanwhile. Give the same command again.")
+        return place
+
+    @contextlib.contextmanager
+    def _disk_problems_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            remedy = "Make room, or correct run_dir or its rights; the same command then goes on"
+            raise UserError(f"{self.partial} cannot be written: {error.strerror}. {remedy}.") from error
 
     def _write(self, place: int, content: bytes | memoryview) -> None:
         self._file.seek(place)
@@ -232,7 +251,8 @@ class EmbeddingWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._opened.close()
+        with contextlib.suppress(OSError):  # told already: what could not be written cannot be written now either
+            self._opened.close()
 
 
 @contextlib.contextmanager
@@ -263,7 +283,7 @@ def _tensors(rows: int, dim: int, dtype: str, id_bytes: int, chunk_size: int) ->
     }
     entries, start = {}, 0
     for name, (kind, shape) in shapes.items():
-        end = start + math.prod(shape) * _DTYPES[kind].itemsize
+        end = start + math.prod(shape) * np.dtype(_DTYPES[kind]).itemsize
         entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
         start = end
     return entries
@@ -271,17 +291,9 @@ def _tensors(rows: int, dim: int, dtype: str, id_bytes: int, chunk_size: int) ->
 
 def _header(identity: Identity, dim: int, dtype: np.dtype[Any], id_bytes: int, chunk_size: int) -> bytes:
     """Length and JSON text, the latter padded so that the embeddings are aligned."""
-    kind = next(name for name, value in _DTYPES.items() if value == dtype)
+    kind = next(name for name, code in _DTYPES.items() if dtype == code)
     metadata = {"format": FORMAT, "chunk_size": chunk_size, **asdict(identity)}
     tensors = _tensors(identity.rows, dim, kind, id_bytes, chunk_size)
     text = json.dumps({"__metadata__": {key: str(value) for key, value in metadata.items()}, **tensors}).encode()
     text += b" " * (-(8 + len(text) + 8 * _table_size(identity.rows, chunk_size)) % _ALIGNMENT)
     return struct.pack("<Q", len(text)) + text
-
-
-def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > path.stat().st_size:
-            raise ValueError("header longer than the file")
-        return 8 + length, json.loads(file.read(length))

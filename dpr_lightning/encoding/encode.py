@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from dpr_lightning.data.sources import Source
+from dpr_lightning.encoding.devices import Device, run_on_devices
 from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity, open_embeddings
 from dpr_lightning.encoding.ids import Ids
 from dpr_lightning.encoding.loop import Speed, encode_rows, prepare, resolve_precision
@@ -122,6 +124,7 @@ class ShardEncoder:
             first_row=rows.start,
             rows=len(rows),
             precision=self.precision,
+            tokens_per_batch=self.tokens_per_batch,
             model_fingerprint=self.model_fingerprint,
             data_fingerprint=self.source.fingerprint,
         )
@@ -138,6 +141,68 @@ class ShardEncoder:
 
 def encode_passages(shards: ShardEncoder, folder: Path, *, shard: int | None, num_shards: int) -> str:
     """Encodes one shard of the corpus into `folder`, or, without `shard`, every shard that is not there yet."""
+    if shard is not None:
+        _check_cut(folder, num_shards)
+        return shards.encode(
+            folder / f"{shard_name(shard, num_shards)}.safetensors", shard=shard, num_shards=num_shards
+        )
+    left, line = shards_left(shards, folder, num_shards), ""
+    for number in left:
+        path = folder / f"{shard_name(number, num_shards)}.safetensors"
+        line = shards.encode(path, shard=number, num_shards=num_shards)
+        _log.info(line)
+    return _summary_of_all(folder, len(left), num_shards) + (f"; the last: {line}" if line else "")
+
+
+def encode_passages_on_devices(
+    shards: ShardEncoder,
+    folder: Path,
+    *,
+    num_shards: int,
+    devices: Sequence[Device],
+    command: Callable[[str, int], list[str]],
+) -> str:
+    """Encodes every shard that is not there yet, each in a process of its own on one of several devices.
+
+    Args:
+        shards: checks the shards that are there; encodes nothing itself.
+        folder: of the shards.
+        num_shards: into which the corpus is cut.
+        devices: as `find_devices` gives them.
+        command: the command that encodes a shard into `folder`, given its name and number.
+
+    Raises:
+        UserError: as `shards_left`, or at the end, if shards are not there; the message names them.
+    """
+    start = time.perf_counter()
+    left = {shard_name(number, num_shards): number for number in shards_left(shards, folder, num_shards)}
+    failed = run_on_devices(devices, {name: command(name, number) for name, number in left.items()})
+    if failed:
+        problems = "; ".join(f"{name}: {problem}" for name, problem in sorted(failed.items()))
+        again = "The same command without overwrite=true" if shards.overwrite else "The same command"
+        raise UserError(f"{folder}: {len(failed)} of {num_shards} shards are not there ({problems}). {again} goes on.")
+    seconds = time.perf_counter() - start
+    return f"{_summary_of_all(folder, len(left), num_shards)}; {len(devices)} devices, {seconds:,.1f} s"
+
+
+def shards_left(shards: ShardEncoder, folder: Path, num_shards: int) -> list[int]:
+    """The shards that are to be made.
+
+    Raises:
+        UserError: the folder holds shards of another cut, or a finished one that is not what would be written now.
+    """
+    _check_cut(folder, num_shards)
+    left = []
+    for number in range(num_shards):
+        path = folder / f"{shard_name(number, num_shards)}.safetensors"
+        if path.exists() and not shards.overwrite:
+            shards.check_finished(path, shard=number, num_shards=num_shards)
+        else:
+            left.append(number)
+    return left
+
+
+def _check_cut(folder: Path, num_shards: int) -> None:
     check_positive(num_shards, "num_shards")
     cut = shard_name(0, num_shards).split("-")[2]
     other = sorted(f.name for f in folder.glob("[0-9]*-of-*.safetensors*") if f"-of-{cut}." not in f.name)
@@ -146,21 +211,10 @@ def encode_passages(shards: ShardEncoder, folder: Path, *, shard: int | None, nu
             f"{folder} holds shards of another cut than num_shards={num_shards}: {other[0]}. "
             "Delete them, or set num_shards."
         )
-    if shard is not None:
-        return shards.encode(
-            folder / f"{shard_name(shard, num_shards)}.safetensors", shard=shard, num_shards=num_shards
-        )
-    lines = []
-    for number in range(num_shards):
-        path = folder / f"{shard_name(number, num_shards)}.safetensors"
-        if path.exists() and not shards.overwrite:
-            shards.check_finished(path, shard=number, num_shards=num_shards)
-        else:
-            lines.append(shards.encode(path, shard=number, num_shards=num_shards))
-            _log.info(lines[-1])
-    return f"{folder}: {len(lines)} of {num_shards} shards encoded now, {num_shards - len(lines)} were there" + (
-        f"; the last: {lines[-1]}" if lines else ""
-    )
+
+
+def _summary_of_all(folder: Path, left: int, num_shards: int) -> str:
+    return f"{folder}: {left} of {num_shards} shards encoded now, {num_shards - left} were there"
 
 
 def _summary(path: Path, rows: int, speed: Speed, precision: str) -> str:

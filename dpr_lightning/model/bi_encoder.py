@@ -23,6 +23,8 @@ SETTINGS_FILE = "dpr_lightning.json"
 QUERY_FOLDER, PASSAGE_FOLDER = "query_model", "passage_model"
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 _PICKLED_PROJECTION = "pooler.pt"  # Tevatron's
+_PASSING_CONFIG = {"transformers_version", "architectures", "dtype"}  # changes no embedding
+_PASSING_TOKENIZER = {"version", "truncation", "padding"}  # set anew by each call
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,27 @@ class BiEncoder(nn.Module):
         return self.query(**queries), self.passage(**passages)
 
     def fingerprint(self) -> str:
-        """A hash of all weights and settings: equal fingerprints, equal embeddings."""
-        digest = hashlib.blake2b(json.dumps(asdict(self.settings), sort_keys=True).encode(), digest_size=16)
+        """A hash of settings, tokenizer, configs and all weights: equal fingerprints, equal embeddings.
+
+        Saving and loading does not change it.
+        """
+        parts: list[Any] = [asdict(self.settings), _tokenizer_state(self.inputs.tokenizer)]
+        for encoder in (self.query, self.passage):
+            config = encoder.transformer.config.to_diff_dict()
+            parts.append({key: value for key, value in config.items() if key not in _PASSING_CONFIG})
+        digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16)
         with torch.no_grad():
             for name, weight in sorted(self.state_dict().items()):
                 digest.update(name.encode())
                 digest.update(weight.cpu().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What turns text into ids; of a tokenizer without Rust backend, the vocabulary alone."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    return {key: value for key, value in state.items() if key not in _PASSING_TOKENIZER}
 
 
 def load_bi_encoder(
@@ -80,6 +96,7 @@ def load_bi_encoder(
     lora: Mapping[str, Any] | None = None,
     explicit: Collection[str] = (),
     reads_pooler: bool = False,
+    new_projection: bool = True,
 ) -> BiEncoder:
     """A bi-encoder from a hub name or a folder: plain Hugging Face, sentence-transformers, Tevatron, or our own.
 
@@ -98,6 +115,8 @@ def load_bi_encoder(
         lora: arguments of `add_adapters`, or None to train all weights.
         explicit: names of arguments that the caller insists on: a folder that says otherwise is an error.
         reads_pooler: the caller fills the projection from Tevatron's `pooler.pt`; else a folder with one is an error.
+        new_projection: begin with a random projection where the folder holds none, as for training; else that is an
+            error.
 
     Raises:
         UserError: no model there, weights missing, a setting out of range or contradicted by the folder.
@@ -126,7 +145,7 @@ def load_bi_encoder(
         made = Encoder(
             transformer, pooling=settings.pooling, normalize=settings.normalize, projection_dim=settings.projection_dim
         )
-        made.load_projection(Path(path), required=ours)
+        made.load_projection(Path(path), required=ours or not new_projection)
         return made
 
     query = encoder(query_path)

@@ -1,9 +1,13 @@
 """Encodes the corpus anew for each line on stdin, in a process forked for it whose id it prints; then prints `ended`.
 
+A line `go` encodes undisturbed. A line `FUNCTION LINES` makes the process kill itself when, after FUNCTION of
+embeddings.py was first entered, it has run LINES lines of that file and files.py; it then prints where it is.
+
 python encode_forks.py MODEL CORPUS FILE
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,17 +17,34 @@ from dpr_lightning.model.bi_encoder import load_bi_encoder
 
 
 def main(model, corpus, file):
-    for _ in sys.stdin:
+    encoder = ShardEncoder(load_bi_encoder(model), open_corpus(corpus), side="passage", precision="32", chunk_size=8)
+    for order in sys.stdin:
         child = os.fork()
         if not child:
-            encoder = ShardEncoder(
-                load_bi_encoder(model), open_corpus(corpus), side="passage", precision="32", chunk_size=8
-            )
+            if order != "go\n":
+                kill_after(*order.split())
             encoder.encode(Path(file))
             os._exit(0)
         print(child, flush=True)
         os.waitpid(child, 0)
         print("ended", flush=True)
+
+
+def kill_after(function, lines):
+    left, entered = int(lines), False
+
+    def trace(frame, event, argument):
+        nonlocal left, entered
+        if not frame.f_code.co_filename.endswith(("encoding/embeddings.py", "dpr_lightning/files.py")):
+            return None
+        entered = entered or frame.f_code.co_name == function
+        left -= entered and event == "line"
+        if left <= 0:
+            print(frame.f_code.co_name, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    sys.settrace(trace)
 
 
 if __name__ == "__main__":

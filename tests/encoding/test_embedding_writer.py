@@ -1,5 +1,8 @@
 """The partial file: continued after its last intact chunk, refused if of something else, held by one process."""
 
+import os
+import resource
+
 import numpy as np
 import pytest
 from embedding_files import IDS, identity, numbers, write
@@ -75,6 +78,7 @@ def test_a_damaged_chunk_of_a_partial_is_written_again(file, tmp_path):
         {"model_fingerprint": "m1"},
         {"data_fingerprint": "x1"},
         {"precision": "bf16"},
+        {"tokens_per_batch": 64},
         {"side": "query"},
         {"first_row": 4},
         {"shard": 0},
@@ -134,3 +138,63 @@ def test_rows_that_are_no_chunk_are_refused(tmp_path):
             writer.append(numbers(2))
         with pytest.raises(ValueError, match="0 rows of 7 are written"):
             writer.finish()
+
+
+# Disks
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_rest_is_written_when_there_is_room(file, tmp_path):
+    """A limit on the size of files stands for the disk's; it falls into the second chunk, then into the ids."""
+    again, whole = tmp_path / "again.safetensors", file.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    begin(again, numbers(7), IDS, 0)
+    begun = again.with_name("again.safetensors.partial").stat().st_size
+    for room, written in ((begun - 1, 0), (begun + 5 * 20, 3), (len(whole) - 1, 7)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        try:
+            with pytest.raises(UserError) as caught:
+                write(again, numbers(7), IDS)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        message = f"{again}.partial cannot be written: File too large. Make room, or correct run_dir or its rights; "
+        assert str(caught.value) == message + "the same command then goes on."
+        assert sorted(tmp_path.iterdir()) == [file, again.with_name("again.safetensors.partial")]
+        with EmbeddingWriter(again, identity(7), IDS, dim=5, dtype="float32", chunk_size=3) as writer:
+            assert writer.done == written
+    assert write(again, numbers(7), IDS) == 7
+    assert again.read_bytes() == file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("rows", [3, 7])
+@pytest.mark.parametrize("change", ["cut", "removed"])
+def test_a_partial_changed_while_it_is_written_is_told_and_begun_where_it_is_whole(file, tmp_path, rows, change):
+    again = tmp_path / "again.safetensors"
+    partial = tmp_path / "again.safetensors.partial"
+    with EmbeddingWriter(again, identity(7), IDS, dim=5, dtype="float32", chunk_size=3) as writer:
+        for row in range(0, rows, 3):
+            writer.append(numbers(7)[row : row + 3])
+        if change == "cut":
+            os.truncate(partial, partial.stat().st_size - 30)
+        else:
+            partial.unlink()
+        problem = "was changed by someone else meanwhile" if change == "cut" else "cannot be written: No such file"
+        with pytest.raises(UserError, match=rf"again\.safetensors\.partial {problem}"):
+            writer.append(numbers(7)[3:6]) if rows == 3 else writer.finish()
+    assert write(again, numbers(7), IDS) == (3 if (rows, change) == (7, "cut") else 0)
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_a_folder_without_the_right_to_write_is_named(tmp_path):
+    folder = tmp_path / "passage"
+    folder.mkdir(mode=0o500)
+    user = os.geteuid()
+    if user == 0:  # may write everywhere
+        os.seteuid(65_534)
+    try:
+        with pytest.raises(
+            (UserError, PermissionError), match=f"{folder}.*Permission denied|Permission denied.*{folder}"
+        ):
+            write(folder / "x.safetensors", numbers(7), IDS)
+    finally:
+        os.seteuid(user)
+    assert list(folder.iterdir()) == []

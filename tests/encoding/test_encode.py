@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -120,6 +121,15 @@ class Forks:
         os.kill(pid, number)
         return pid
 
+    def kill_in(self, function, lines):
+        """Starts one that kills itself when it has run so many lines since it entered a function; returns where."""
+        print(function, lines, file=self.process.stdin, flush=True)
+        self.process.stdout.readline()
+        place = self.process.stdout.readline().strip()
+        if place != "ended":
+            self.ended()
+        return place
+
     def ended(self):
         assert self.process.stdout.readline() == "ended\n"
 
@@ -173,6 +183,26 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes_and_one_process
     assert not forks.partial.exists()
 
 
+def test_killed_at_twenty_random_lines_and_at_every_line_of_the_end_it_gives_the_same_bytes(
+    forks, tiny_model, long_corpus, tmp_path
+):
+    made = encoder(load_bi_encoder(tiny_model), open_corpus(str(long_corpus)), chunk_size=8)
+    made.encode(tmp_path / "undisturbed.safetensors")
+    random, places, last = Random(0), [], 0
+    for _ in range(20):
+        places.append(forks.kill_in(random.choice(["__init__", "append", "append"]), random.randint(1, 200)))
+        assert forks.partial.exists()
+    assert {"_continue", "append", "_write", "flush_to_disk"} < set(places)
+    while forks.partial.exists():
+        last += 1
+        places.append(forks.kill_in("finish", last))
+    assert last > 5
+    assert "ended" not in places  # the last kill came right after the rename
+    assert forks.file.read_bytes() == (tmp_path / "undisturbed.safetensors").read_bytes()
+    with pytest.raises(UserError, match="is finished already"):
+        made.encode(forks.file)
+
+
 def test_only_the_rows_that_are_missing_are_encoded(bi_encoder, corpus, tmp_path):
     whole, file = tmp_path / "whole.safetensors", tmp_path / "x.safetensors"
     encoder(bi_encoder, corpus).encode(whole)
@@ -182,7 +212,9 @@ def test_only_the_rows_that_are_missing_are_encoded(bi_encoder, corpus, tmp_path
     assert file.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.parametrize("changes", [{"dtype": "float16"}, {"precision": "bf16"}, {"chunk_size": 8}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"dtype": "float16"}, {"precision": "bf16"}, {"chunk_size": 8}, {"tokens_per_batch": 64}], ids=str
+)
 def test_a_partial_by_other_settings_is_refused(bi_encoder, corpus, tmp_path, changes):
     whole, file = tmp_path / "whole.safetensors", tmp_path / "x.safetensors"
     encoder(bi_encoder, corpus, **changes).encode(whole)
@@ -205,6 +237,17 @@ def test_a_model_with_another_length_does_not_continue_a_partial(tiny_model, cor
     whole.rename(file.with_name("x.safetensors.partial"))
     with pytest.raises(UserError, match="was begun with another model"):
         encoder(load_bi_encoder(tiny_model, passage_max_length=155), corpus).encode(file)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="cannot tell the memory in use")
+def test_ten_times_as_many_passages_take_no_more_memory(tiny_model, tmp_path):
+    """Embeddings of the passages added would be 6 % of it, their token ids 20 %."""
+    command = [sys.executable, Path(__file__).with_name("encode_memory.py"), tiny_model, tmp_path, "20000", "200000"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    few, many = map(int, done.stdout.split())
+    assert 50_000 < few <= many < 1.05 * few
 
 
 # Embeddings that are not finite

@@ -15,7 +15,7 @@ DIM = 16
 
 
 def write_embeddings(path, array, ids, *, first_row=0, shard=0, num_shards=1, model="m", data="d", side="passage"):
-    identity = Identity(side, shard, num_shards, first_row, len(array), "32", model, data)
+    identity = Identity(side, shard, num_shards, first_row, len(array), "32", 2048, model, data)
     form = {"dim": array.shape[1], "dtype": array.dtype.name, "chunk_size": 64}
     with EmbeddingWriter(path, identity, ids, **form) as writer:
         for first in range(0, len(array), 64):

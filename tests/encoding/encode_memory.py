@@ -1,0 +1,44 @@
+"""Encodes short passages, as many as each number says, and prints the most memory held so far after each.
+
+Counted is memory of the process itself, not pages of mapped files, which the system takes back when it needs them.
+
+python encode_memory.py MODEL FOLDER ROWS…
+"""
+
+import re
+import sys
+import threading
+from pathlib import Path
+
+from dpr_lightning.data.sources import open_corpus
+from dpr_lightning.encoding.encode import ShardEncoder
+from dpr_lightning.model.bi_encoder import load_bi_encoder
+
+peak_kilobytes = 0
+
+
+def sample(ended):
+    global peak_kilobytes
+    while not ended.wait(0.02):
+        held = int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+        peak_kilobytes = max(peak_kilobytes, held)
+
+
+def main(model, folder, *counts):
+    ended = threading.Event()
+    sampling = threading.Thread(target=sample, args=(ended,))
+    sampling.start()
+    bi_encoder = load_bi_encoder(model)
+    for count in counts:
+        corpus = Path(folder) / f"{count}.jsonl"
+        with corpus.open("w") as file:
+            file.writelines(f'{{"docid": "d{row}", "text": "bap bar"}}\n' for row in range(int(count)))
+        encoder = ShardEncoder(bi_encoder, open_corpus(str(corpus)), side="passage", precision="32", chunk_size=4096)
+        encoder.encode(corpus.with_suffix(".safetensors"))
+        print(peak_kilobytes, flush=True)
+    ended.set()
+    sampling.join()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,154 @@
+"""Workers on several devices: each command once, failures told while others go on, no worker outlives its parent."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from embedding_files import identity
+
+from dpr_lightning.encoding.devices import Device, find_devices, run_on_devices
+from dpr_lightning.encoding.embeddings import EmbeddingWriter
+from dpr_lightning.encoding.shards import open_shards
+from dpr_lightning.errors import UserError
+
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+
+
+@needs_no_gpu
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cannot tell which CPUs it may use")
+def test_groups_of_cores_share_out_the_cpus():
+    cpus = os.sched_getaffinity(0)
+    all_alone = next(n for n in range(len(cpus), 0, -1) if n == 1 or len(devices_or_none(n)) == n)
+    for count in range(2, all_alone + 1):
+        groups = find_devices(count)
+        assert len(groups) == count
+        assert sorted(cpu for group in groups for cpu in group.cpus) == sorted(cpus)
+        assert sum(int(group.environment["OMP_NUM_THREADS"]) for group in groups) == all_alone
+    with pytest.raises(UserError, match=rf"^devices: {all_alone + 1} are more than this machine's {all_alone} cores\."):
+        find_devices(all_alone + 1)
+    assert len(find_devices("all")) == max(1, all_alone // 8)
+
+
+def devices_or_none(count):
+    try:
+        return find_devices(count)
+    except UserError:
+        return []
+
+
+@pytest.mark.parametrize(("visible", "names"), [(None, ["0", "1", "2"]), ("4,2,7", ["4", "2", "7"])])
+def test_gpus_are_those_that_are_visible(monkeypatch, visible, names):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert find_devices("all") == [Device({"CUDA_VISIBLE_DEVICES": name}, None) for name in names]
+    assert len(find_devices(2)) == 2
+    with pytest.raises(UserError, match=r"^devices: 4 are more than this machine's 3 GPUs\. Lower it"):
+        find_devices(4)
+
+
+@pytest.mark.parametrize("devices", [0, -1, 1.5, "some", True])
+def test_impossible_devices_are_named(devices):
+    with pytest.raises(UserError, match=f"^devices: {devices!r} is not a whole number of at least 1, or all"):
+        find_devices(devices)
+
+
+def python(code, *arguments):
+    """A command that gives up after a minute."""
+    return [sys.executable, "-c", f"import os, signal, sys; signal.alarm(60)\n{code}", *map(str, arguments)]
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.INFO, logger="dpr_lightning.encoding.devices")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_each_command_runs_once_on_a_device_with_its_environment_and_cpus(lines):
+    cpu = min(os.sched_getaffinity(0))
+    devices = [Device({"NAME": "a"}, [cpu]), Device({"NAME": "b"}, [cpu])]
+    commands = {f"{n}": python("print(os.environ['NAME'], os.sched_getaffinity(0))") for n in range(5)}
+    assert run_on_devices(devices, commands) == {}
+    assert sorted(line.split(": ")[0] for line in lines()) == list("01234")
+    assert {line.split(": ")[1] for line in lines()} <= {f"a {{{cpu}}}", f"b {{{cpu}}}"}
+
+
+def test_commands_run_at_the_same_time_on_two_devices(tmp_path):
+    """Each opens its end of a FIFO, which waits for the other's."""
+    os.mkfifo(tmp_path / "fifo")
+    commands = {mode: python("open(sys.argv[1], sys.argv[2])", tmp_path / "fifo", mode) for mode in ("r", "w")}
+    assert run_on_devices([Device({}, None)] * 2, commands) == {}
+
+
+def test_a_device_whose_worker_fails_takes_no_more_and_the_others_go_on(lines, tmp_path):
+    """The worker that is killed waits for the end of the last of the others."""
+    os.mkfifo(tmp_path / "fifo")
+    dies = "print('begun', flush=True); open(sys.argv[1]).read(); os.kill(os.getpid(), signal.SIGKILL)"
+    commands = {"dies": python(dies, tmp_path / "fifo")}
+    commands |= {name: python("print('done')") for name in "abc"}
+    commands |= {"last": python("open(sys.argv[1], 'w')", tmp_path / "fifo")}
+    assert run_on_devices([Device({}, None)] * 2, commands) == {"dies": "SIGKILL (begun)"}
+    assert [line for line in lines() if "done" in line] == ["a: done", "b: done", "c: done"]
+    assert "dies: ended with SIGKILL (begun)" in lines()
+
+    commands = {"a": python("print('done')"), "b": python("print('x'); sys.exit('no such thing')"), "c": ["never"]}
+    assert run_on_devices([Device({}, None)], commands) == {"b": "exit code 1 (no such thing)", "c": "not begun"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_no_worker_outlives_its_parent(tmp_path, number):
+    """The worker holds a FIFO open, whose end tells of the worker's; left alone, it would write once more."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    module = "from dpr_lightning.encoding.devices import *"
+    worker = python(
+        f"{module}; end_with_parent(); file = open({str(fifo)!r}, 'w'); print('up', file=file, flush=True)\n"
+        "signal.signal(signal.SIGALRM, lambda *_: None); signal.alarm(20); signal.pause(); print('left', file=file)"
+    )
+    parent = python(f"{module}; run_on_devices([Device({{}}, None)], {{'x': {worker!r}}})")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(parent, env=environment, stderr=subprocess.DEVNULL) as process, fifo.open() as file:
+        assert file.readline() == "up\n"
+        process.send_signal(number)
+        assert file.read() == ""
+    assert process.returncode not in (0, -signal.SIGALRM)
+
+
+@needs_no_gpu
+@pytest.mark.skipif(len(devices_or_none(2)) < 2, reason="one core")
+def test_shards_made_by_workers_are_those_of_one_process_and_a_failed_one_is_made_later(
+    command, settings, tiny_model, tmp_path
+):
+    """Another process holds the first shard; the second command, a sweep of one job, finds the other finished."""
+    settings = [*settings, f"model_dir={tiny_model}", "num_shards=2"]
+    folder = tmp_path / "run" / "embeddings" / "passage"
+    held = folder / "00-of-02.safetensors"
+    with EmbeddingWriter(held, identity(20), [""] * 20, dim=5, dtype="float32", chunk_size=3) as writer:
+        code, out, err = command("encode", *settings, "devices=2")
+    writer.partial.unlink()
+    problem = f"{held} is being written by another process. Wait for it, or choose another shard."
+    assert code == 1
+    assert err == (
+        f"{folder}: 1 of 2 shards are not there (00-of-02: exit code 1 ({problem})). The same command goes on.\n"
+    )
+    assert f"00-of-02: {problem}\n" in out
+    assert f"01-of-02: {folder}/01-of-02.safetensors: 20 rows, 20 of them now" in out
+    made = (folder / "01-of-02.safetensors").stat().st_mtime_ns
+
+    code, out, err = command("encode", "-m", *settings, "devices=2", "encode.precision=auto")
+    assert (code, err) == (0, "")
+    assert f"{folder}: 1 of 2 shards encoded now, 1 were there; 2 devices, " in out
+    assert (folder / "01-of-02.safetensors").stat().st_mtime_ns == made
+
+    assert command("encode", *settings, f"run_dir={tmp_path}/alone")[0] == 0
+    for ours, alone in zip(open_shards(folder), open_shards(tmp_path / "alone/embeddings/passage"), strict=True):
+        assert ours.identity == alone.identity
+        assert list(ours.ids) == list(alone.ids)
+        np.testing.assert_allclose(ours.array, alone.array, rtol=0, atol=1e-6)  # other threads, other sums
