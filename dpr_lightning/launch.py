@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import re
+import shutil
 import sys
 import types
 import warnings
@@ -61,6 +62,7 @@ def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
     def entry() -> None:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no report of the pooler that is left out
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no report of each attempt to reach the hub
         logging.captureWarnings(True)
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on a newer torch
         os.environ[_FULL_ERROR] = "1"  # while the config is composed: lets Hydra raise what it would print at length
@@ -186,6 +188,8 @@ def _hydra_arguments(words: list[str]) -> list[str]:
     rest = [word for word in words if word not in _MULTIRUN]
     if len(rest) == len(words):
         return words
+    if any(word.startswith("hydra/launcher=slurm") for word in words) and not shutil.which("srun"):
+        raise UserError("hydra/launcher: there is no SLURM here (no srun). Leave it out, or start this where SLURM is.")
     parser = OverridesParser.create()
     overrides = parser.parse_overrides([word for word in rest if "=" in word and not word.startswith("-")])
     fixed = {override.key_or_group for override in overrides if not override.is_sweep_override()} | {"overwrite"}

@@ -37,6 +37,7 @@ PROCESSES = {  # command and overrides, with the start of the only line on stder
     "in the loader's process": ("train", ["data.num_workers=1", "data.train=short.jsonl"], "data.train: "),
     "model": ("encode", ["model_dir=/nowhere"], "model.name_or_path: /nowhere is no folder with a model"),
     "embeddings": ("search", [], "run/embeddings/query/test.safetensors is not there."),
+    "no SLURM": ("search", ["-m", "shard=0,1", "hydra/launcher=slurm_cpu"], "hydra/launcher: there is no SLURM here"),
     "shards": ("reduce", [], "run/rankings/test holds no shards"),
     "ranking": ("evaluate", ["data.qrels.test=null"], "run/rankings/test.trec is not there."),
 }
@@ -48,7 +49,7 @@ def processes(world, tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     write_jsonl(folder / "short.jsonl", [training_row(0), {**training_row(1), "query": None}])
     names, ended = list(PROCESSES), {}
-    for pair in zip(names[::2], names[1::2], strict=True):
+    for pair in (names[start : start + 2] for start in range(0, len(names), 2)):
         started = {}
         for name in pair:
             script, overrides, _ = PROCESSES[name]
