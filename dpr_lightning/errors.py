@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 
 class UserError(ValueError):
@@ -34,13 +34,28 @@ def check_choice(value: object, key: str, choices: Sequence[object]) -> None:
 
 
 @contextlib.contextmanager
-def mistakes_in_one_line() -> Iterator[None]:
-    """Ends the process with one line on stderr: after a UserError with exit code 1, after Ctrl-C with 130."""
+def mistakes_in_one_line(
+    *others: type[Exception], message: Callable[[Exception], str] = str, traceback: bool = False
+) -> Iterator[None]:
+    """Ends the process with one line on stderr: after a user's mistake with exit code 1, after Ctrl-C with 130.
+
+    Args:
+        others: what is a user's mistake besides UserError and a path that cannot be read or written.
+        message: what to say of them.
+        traceback: let mistakes through, for Python to print at length.
+    """
+    mistakes: tuple[type[Exception], ...] = (UserError, OSError, *others)
     try:
         yield
-    except UserError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except mistakes as error:
+        if traceback:
+            raise
+        if isinstance(error, OSError) and error.filename is not None:
+            line = f"{error.filename}: {error.strerror}. Correct the path (run_dir, model_dir, run_file) or its rights."
+        else:
+            line = message(error)
+        print(" ".join(line.split()), file=sys.stderr)
+        sys.exit(1)

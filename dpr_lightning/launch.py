@@ -25,7 +25,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dpr_lightning.errors import UserError
+from dpr_lightning.errors import UserError, mistakes_in_one_line
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _MULTIRUN = ("-m", "--multirun")
@@ -47,12 +47,14 @@ def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
     """
     script = Path(task.__code__.co_filename)
     wants_traceback = os.environ.get(_FULL_ERROR) == "1"
+    hydra_errors = HydraException, OmegaConfBaseException
+    mistakes = functools.partial(mistakes_in_one_line, *hydra_errors, message=_message, traceback=wants_traceback)
 
     @functools.wraps(task)
     def run(config: DictConfig) -> None:
         if not wants_traceback:
             os.environ.pop(_FULL_ERROR, None)
-        with _mistakes_in_one_line(wants_traceback), _environment_kept():
+        with mistakes(), _environment_kept():
             for key, hint in _KEY_TYPES.items():
                 _check_type(OmegaConf.select(config, key), hint, key)
             if summary := task(config):
@@ -66,7 +68,7 @@ def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
         logging.captureWarnings(True)
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on a newer torch
         os.environ[_FULL_ERROR] = "1"  # while the config is composed: lets Hydra raise what it would print at length
-        with _mistakes_in_one_line(wants_traceback):
+        with mistakes():
             sys.argv[1:] = _hydra_arguments(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(script.parent / "conf"), config_name=script.stem)(run)()
 
@@ -199,20 +201,6 @@ def _hydra_arguments(words: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _mistakes_in_one_line(wants_traceback: bool) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-        if wants_traceback:
-            raise
-        print(" ".join(_message(error).split()), file=sys.stderr)
-        sys.exit(1)
-
-
-@contextlib.contextmanager
 def _environment_kept() -> Iterator[None]:
     """Restores the environment variables, some of which Lightning sets for other processes, for a sweep's next job."""
     kept = dict(os.environ)
@@ -228,8 +216,6 @@ def _message(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such option. Set {group} to one of: {', '.join(error.options)}."
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}. Correct the path (run_dir, model_dir, run_file) or its rights."
     if unknown := re.match(r"Could not override '([^']+)'\.", str(error)):
         return f"{unknown[1]}: there is no such config key. See `--cfg job` for all keys."
     return str(error)

@@ -29,7 +29,15 @@ def test_a_choice_that_is_not_possible_is_named_with_those_that_are():
 
 @pytest.mark.parametrize(
     ("error", "code", "line"),
-    [(UserError("f, row 1:\n  bad"), 1, "f, row 1: bad\n"), (KeyboardInterrupt(), 130, "interrupted\n")],
+    [
+        (UserError("f, row 1:\n  bad"), 1, "f, row 1: bad\n"),
+        (
+            PermissionError(13, "Permission denied", "a/b"),
+            1,
+            "a/b: Permission denied. Correct the path (run_dir, model_dir, run_file) or its rights.\n",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
 )
 def test_a_mistake_ends_the_process_with_one_line(capsys, error, code, line):
     with pytest.raises(SystemExit) as stop, mistakes_in_one_line():
