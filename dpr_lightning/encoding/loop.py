@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -71,7 +72,14 @@ def encode_rows(
     """
     start, first = time.perf_counter(), writer.done
     tokens = places = 0
+    multiple: int | None
+    batch_of: Callable[[TokenIds], dict[str, Any]]
     device = next(encoder.parameters()).device
+    if isinstance(encoder, PackedEncoder):
+        multiple, batch_of = None, encoder.pack
+    else:
+        multiple = 1 if device.type == "cpu" else 8  # a GPU's kernels want aligned rows
+        batch_of = functools.partial(inputs.pad, multiple=multiple)
     chunks = [
         range(row, min(row + writer.chunk_size, writer.rows)) for row in range(first, writer.rows, writer.chunk_size)
     ]
@@ -82,15 +90,15 @@ def encode_rows(
             chunk_ids = tokenized.pop().result()
             tokenized += [ahead.submit(token_ids, following) for following in chunks[number + 1 : number + 2]]
             lengths = [len(row) for row in chunk_ids]
-            batches = list(length_batches(lengths, tokens_per_batch, packs=isinstance(encoder, PackedEncoder)))
+            batches = list(length_batches(lengths, tokens_per_batch, multiple))
             embeddings = []
             for rows in batches:
-                batch = _batch(encoder, inputs, [chunk_ids[row] for row in rows], device)
-                embeddings.append(encoder(**batch))
+                batch = batch_of([chunk_ids[row] for row in rows])
+                embeddings.append(encoder(**_moved(batch, device)))
                 places += batch["input_ids"].numel()
                 progress.advance(len(rows))
             tokens += sum(lengths)
-            fetched = torch.cat(embeddings).to("cpu", non_blocking=True)
+            fetched = torch.cat(embeddings).to("cpu", non_blocking=device.type == "cuda")
             ready = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
             while stored:
                 stored.pop().result()
@@ -101,34 +109,30 @@ def encode_rows(
     return Speed(writer.rows - first, time.perf_counter() - start, tokens, places)
 
 
-def length_batches(
-    lengths: Sequence[int], tokens_per_batch: int, *, packs: bool = False
-) -> Iterator[NDArray[np.int64]]:
+def length_batches(lengths: Sequence[int], tokens_per_batch: int, multiple: int | None) -> Iterator[NDArray[np.int64]]:
     """Rows sorted from long to short (equal lengths in row order), cut so that a batch fits the budget.
 
-    A batch counts as rows x longest or, if it `packs`, as the sum of its lengths.
+    A batch counts as rows x longest, the latter rounded up to a multiple of `multiple`; with None, where nothing is
+    padded, as the sum of its lengths.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     ends = np.cumsum(np.asarray(lengths)[order])
     start = 0
     while start < len(order):
-        if packs:
-            budget_ends = (ends[start - 1] if start else 0) + tokens_per_batch
-            count = int(np.searchsorted(ends, budget_ends, "right")) - start
+        longest = lengths[order[start]]
+        if multiple is None:
+            stop = int(np.searchsorted(ends, ends[start] - longest + tokens_per_batch, "right"))
         else:
-            count = tokens_per_batch // (-(-lengths[order[start]] // 8) * 8)
-        yield order[start : start + max(1, count)]
-        start += max(1, count)
+            stop = start + tokens_per_batch // (-(-longest // multiple) * multiple)
+        yield order[start : max(stop, start + 1)]
+        start = max(stop, start + 1)
 
 
-def _batch(
-    encoder: Encoder | PackedEncoder, inputs: InputTokenizer, ids: TokenIds, device: torch.device
-) -> dict[str, Any]:
-    batch = encoder.pack(ids) if isinstance(encoder, PackedEncoder) else inputs.pad(ids)
-    if device.type != "cuda":
-        return batch
+def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    if device.type == "cuda":  # only pinned memory is copied while the device computes
+        batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
     return {
-        name: value.pin_memory().to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for name, value in batch.items()
     }
 
