@@ -113,17 +113,16 @@ def _packed_attention(
     max_length_q: int,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each sequence: [1, heads, T, H / heads] each in, [T, heads, H / heads] out."""
-    q, k, v = query[0], key[0], value[0]
+    """Attention within each sequence: [1, heads, T, H / heads] each in, [1, T, heads, H / heads] out."""
     if query.is_cuda:
-        q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
+        q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
         attended = varlen_attn(q, k, v, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
-        return cast(Tensor, attended), None  # a tuple only where auxiliary results are asked for
+        return cast(Tensor, attended)[None], None  # a tuple only where auxiliary results are asked for
     parts = [
-        functional.scaled_dot_product_attention(q[:, start:end], k[:, start:end], v[:, start:end])
-        for start, end in itertools.pairwise(cu_seq_lens_q.tolist())
+        functional.scaled_dot_product_attention(query[:, :, part], key[:, :, part], value[:, :, part])
+        for part in itertools.starmap(slice, itertools.pairwise(cu_seq_lens_q.tolist()))
     ]
-    return torch.cat(parts, dim=1).transpose(0, 1), None
+    return torch.cat(parts, dim=2).transpose(1, 2), None
 
 
 AttentionInterface.register("packed", _packed_attention)

@@ -93,15 +93,18 @@ def test_sequences_do_not_see_their_neighbours():
     torch.testing.assert_close(elsewhere[1], alone[0], rtol=0, atol=1e-6)
 
 
-def test_an_encoder_that_cannot_pack_stays_and_says_why_once(caplog):
+def test_an_encoder_that_cannot_pack_stays_padded_and_says_why_once(caplog):
+    caplog.set_level(logging.INFO)
+    encoder = make_encoder().to("meta")
+    assert without_padding(encoder) is without_padding(encoder) is encoder
+    reasons = [record.getMessage() for record in caplog.records]
+    assert reasons == ["batches are padded: packing needs a GPU, this is meta"]
+
+
+def test_packing_a_copy_leaves_the_encoder_as_it_was():
     encoder, ids = make_encoder(), draw_ids([5, 9])
     before = padded(encoder, ids)
-    caplog.set_level(logging.INFO)
-    for _ in range(2):
-        assert without_padding(encoder) is encoder
-    assert [record.getMessage() for record in caplog.records] == [
-        "batches are padded: packing needs a GPU, this is cpu"
-    ]
+    packed(encoder, ids)
     assert torch.equal(padded(encoder, ids), before)
 
 
