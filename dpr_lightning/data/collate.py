@@ -1,6 +1,6 @@
 """Turns texts into token ids and examples into batches of tensors.
 
-Notation: B questions, P passages, L tokens (the longest row, rounded up to a multiple of 8), M known positives.
+Notation: B questions, P passages, L tokens (the longest row, rounded up), M known positives.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ class InputTokenizer:
         in_pairs, in_alone = iter(pairs), iter(alone)
         return [next(in_pairs if title else in_alone) for title in titles]
 
-    def pad(self, ids: Sequence[Sequence[int]]) -> Tokens:
-        """`input_ids` and `attention_mask`, both [rows, L]."""
+    def pad(self, ids: Sequence[Sequence[int]], *, multiple: int = 8) -> Tokens:
+        """`input_ids` and `attention_mask`, both [rows, L]; L is a multiple of `multiple`."""
         lengths = np.array([len(row) for row in ids])
-        mask = np.arange(-(-lengths.max() // 8) * 8) < lengths[:, None]
+        mask = np.arange(-(-lengths.max() // multiple) * multiple) < lengths[:, None]
         input_ids = np.full(mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)
         input_ids[mask] = np.concatenate(ids)
         return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}

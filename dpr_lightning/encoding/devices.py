@@ -6,7 +6,6 @@ A worker lives no longer than its parent: its stdin is a pipe that only the pare
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -59,12 +58,21 @@ def find_devices(devices: int | str) -> list[Device]:
 
 def _cores() -> list[list[int]]:
     """The CPUs that this process may use, those together that share a core."""
-    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cores: dict[str, list[int]] = {}
-    for cpu in sorted(cpus):
+    for cpu in sorted(_usable_cpus()):
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.setdefault(siblings.read_text() if siblings.exists() else str(cpu), []).append(cpu)
     return list(cores.values())
+
+
+def _usable_cpus() -> Collection[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+
+
+def _pin_to(cpus: Collection[int] | None) -> None:
+    """Runs this thread on some CPUs from now on, where the system can do that."""
+    if cpus is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
 
 
 def run_on_devices(devices: Collection[Device], commands: Mapping[str, list[str]]) -> dict[str, str]:
@@ -84,12 +92,12 @@ def run_on_devices(devices: Collection[Device], commands: Mapping[str, list[str]
 
 
 async def _run_on_devices(devices: Collection[Device], commands: Mapping[str, list[str]]) -> dict[str, str]:
-    waiting, failed = iter(commands.items()), {}
+    waiting, failed, every_cpu = iter(commands.items()), {}, _usable_cpus()
     reading, writing = os.pipe()
 
     async def serve(device: Device) -> None:
         for name, command in waiting:
-            problem = await _run(device, name, command, stdin=reading)
+            problem = await _run(device, name, command, stdin=reading, every_cpu=every_cpu)
             if problem:
                 failed[name] = problem
                 _log.warning("%s: ended with %s", name, problem)
@@ -103,8 +111,9 @@ async def _run_on_devices(devices: Collection[Device], commands: Mapping[str, li
     return failed | dict.fromkeys((name for name, _ in waiting), "not begun")
 
 
-async def _run(device: Device, name: str, command: list[str], *, stdin: int) -> str | None:
+async def _run(device: Device, name: str, command: list[str], *, stdin: int, every_cpu: Collection[int]) -> str | None:
     """How the command failed, or None."""
+    _pin_to(device.cpus)  # the worker begins with the CPUs of this thread
     worker = await asyncio.create_subprocess_exec(
         *command,
         stdin=stdin,
@@ -115,9 +124,7 @@ async def _run(device: Device, name: str, command: list[str], *, stdin: int) -> 
         start_new_session=True,  # Ctrl-C reaches the parent alone
     )
     try:
-        if device.cpus is not None and hasattr(os, "sched_setaffinity"):
-            with contextlib.suppress(ProcessLookupError):  # it ended already
-                os.sched_setaffinity(worker.pid, device.cpus)
+        _pin_to(every_cpu)
         line = ""
         assert worker.stdout is not None
         async for content in worker.stdout:

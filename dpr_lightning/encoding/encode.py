@@ -18,6 +18,7 @@ from dpr_lightning.encoding.progress import Progress
 from dpr_lightning.encoding.shards import shard_name, shard_rows
 from dpr_lightning.errors import UserError, check_choice, check_positive
 from dpr_lightning.model.bi_encoder import BiEncoder
+from dpr_lightning.model.packed import without_padding
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class ShardEncoder:
         self.chunk_size, self.tokens_per_batch = chunk_size, int(tokens_per_batch)
         self.inputs, self.model_fingerprint = bi_encoder.inputs, bi_encoder.fingerprint()
         self.precision = resolve_precision(str(precision), where)
-        self.encoder = prepare(getattr(bi_encoder, side), device=where, precision=self.precision)
+        self.encoder = without_padding(prepare(getattr(bi_encoder, side), device=where, precision=self.precision))
 
     def encode(self, path: Path, *, shard: int = 0, num_shards: int = 1) -> str:
         """Makes the file of a shard, or its rest where an earlier attempt was cut off.

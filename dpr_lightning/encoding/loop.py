@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dpr_lightning.data.collate import InputTokenizer
 from dpr_lightning.encoding.embeddings import EmbeddingWriter
 from dpr_lightning.encoding.progress import Progress
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.encoder import Encoder
+from dpr_lightning.model.packed import PackedEncoder
 
 TokenIds = list[list[int]]
 
@@ -40,7 +43,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def encode_rows(
-    encoder: Encoder,
+    encoder: Encoder | PackedEncoder,
     inputs: InputTokenizer,
     writer: EmbeddingWriter,
     *,
@@ -51,61 +54,104 @@ def encode_rows(
 ) -> Speed:
     """Encodes the rows that `writer` does not hold yet, and finishes its file.
 
-    While a chunk is on the device, a thread tokenizes the next. The bytes written do not depend on where an earlier
-    attempt was cut off: chunks are cut by row, and what shares a batch is decided within a chunk.
+    While a chunk is on the device, one thread tokenizes the next and another writes the one before. The bytes written
+    do not depend on where an earlier attempt was cut off: chunks are cut by row, and what shares a batch is decided
+    within a chunk.
 
     Args:
         encoder: in evaluation mode, on its device and in its precision.
-        inputs: pads the batches.
+        inputs: pads the batches, unless the encoder packs them.
         writer: takes the chunks.
         ids: the id of each row of the shard, for error messages.
         token_ids: gives the token ids of a range of the shard's rows.
-        tokens_per_batch: token positions, padding included, of a batch at most.
+        tokens_per_batch: tokens of a batch at most, padding included.
         progress: is told of each batch.
 
     Raises:
         UserError: an embedding that is not finite; the message names its id.
     """
     start, first = time.perf_counter(), writer.done
-    tokens = positions = 0
+    tokens = places = 0
+    multiple: int | None
+    batch_of: Callable[[TokenIds], dict[str, Any]]
+    device = next(encoder.parameters()).device
+    if isinstance(encoder, PackedEncoder):
+        multiple, batch_of = None, encoder.pack
+    else:
+        multiple = 1 if device.type == "cpu" else 8  # a GPU's kernels want aligned rows
+        batch_of = functools.partial(inputs.pad, multiple=multiple)
     chunks = [
         range(row, min(row + writer.chunk_size, writer.rows)) for row in range(first, writer.rows, writer.chunk_size)
     ]
-    with ThreadPoolExecutor(1) as ahead, torch.inference_mode():
-        pending = [ahead.submit(token_ids, chunk) for chunk in chunks[:1]]
-        for place, chunk in enumerate(chunks):
-            chunk_ids = pending.pop().result()
-            pending += [ahead.submit(token_ids, following) for following in chunks[place + 1 : place + 2]]
-            embeddings = np.empty((len(chunk), encoder.dim), writer.dtype)
-            for rows in length_batches([len(row) for row in chunk_ids], tokens_per_batch):
-                batch = inputs.pad([chunk_ids[row] for row in rows])
-                with np.errstate(over="ignore"):  # what does not fit float16 becomes infinite
-                    embeddings[rows] = _embed(encoder, batch)
-                tokens += sum(len(chunk_ids[row]) for row in rows)
-                positions += batch["input_ids"].numel()
+    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind, torch.inference_mode():
+        tokenized = [ahead.submit(token_ids, chunk) for chunk in chunks[:1]]
+        stored: list[Future[None]] = []
+        for number in range(len(chunks)):
+            chunk_ids = tokenized.pop().result()
+            tokenized += [ahead.submit(token_ids, following) for following in chunks[number + 1 : number + 2]]
+            lengths = [len(row) for row in chunk_ids]
+            batches = list(length_batches(lengths, tokens_per_batch, multiple))
+            embeddings = []
+            for rows in batches:
+                batch = batch_of([chunk_ids[row] for row in rows])
+                embeddings.append(encoder(**_moved(batch, device)))
+                places += batch["input_ids"].numel()
                 progress.advance(len(rows))
-            _check_finite(embeddings, ids, chunk.start)
-            writer.append(embeddings)
+            tokens += sum(lengths)
+            fetched = torch.cat(embeddings).to("cpu", non_blocking=device.type == "cuda")
+            ready = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+            while stored:
+                stored.pop().result()
+            stored.append(behind.submit(_store, writer, ids, fetched, np.concatenate(batches), ready))
+        while stored:
+            stored.pop().result()
     writer.finish()
-    return Speed(writer.rows - first, time.perf_counter() - start, tokens, positions)
+    return Speed(writer.rows - first, time.perf_counter() - start, tokens, places)
 
 
-def length_batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[NDArray[np.int64]]:
-    """Rows sorted from long to short (equal lengths in row order), cut so that rows x longest fit the budget."""
+def length_batches(lengths: Sequence[int], tokens_per_batch: int, multiple: int | None) -> Iterator[NDArray[np.int64]]:
+    """Rows sorted from long to short (equal lengths in row order), cut so that a batch fits the budget.
+
+    A batch counts as rows x longest, the latter rounded up to a multiple of `multiple`; with None, where nothing is
+    padded, as the sum of its lengths.
+    """
     order = np.argsort(-np.asarray(lengths), kind="stable")
+    ends = np.cumsum(np.asarray(lengths)[order])
     start = 0
     while start < len(order):
-        longest = -(-lengths[order[start]] // 8) * 8
-        count = max(1, tokens_per_batch // longest)
-        yield order[start : start + count]
-        start += count
+        longest = lengths[order[start]]
+        if multiple is None:
+            stop = int(np.searchsorted(ends, ends[start] - longest + tokens_per_batch, "right"))
+        else:
+            stop = start + tokens_per_batch // (-(-longest // multiple) * multiple)
+        yield order[start : max(stop, start + 1)]
+        start = max(stop, start + 1)
 
 
-def _embed(encoder: Encoder, batch: dict[str, Any]) -> NDArray[np.float32]:
-    parameter = next(encoder.parameters())
-    moved = {name: tensor.to(parameter.device, non_blocking=True) for name, tensor in batch.items()}
-    embeddings: NDArray[np.float32] = encoder(**moved).float().cpu().numpy()
-    return embeddings
+def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    if device.type == "cuda":  # only pinned memory is copied while the device computes
+        batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
+
+
+def _store(
+    writer: EmbeddingWriter,
+    ids: Sequence[str],
+    fetched: Tensor,
+    order: NDArray[np.int64],
+    ready: torch.cuda.Event | None,
+) -> None:
+    """Writes a chunk whose row order[i] is row i of `fetched`, once the copy from the device is `ready`."""
+    if ready is not None:
+        ready.synchronize()
+    embeddings = np.empty(fetched.shape, writer.dtype)
+    with np.errstate(over="ignore"):  # what does not fit float16 becomes infinite
+        embeddings[order] = fetched.float().numpy()
+    _check_finite(embeddings, ids, writer.done)
+    writer.append(embeddings)
 
 
 def _check_finite(embeddings: NDArray[Any], ids: Sequence[str], first_row: int) -> None:

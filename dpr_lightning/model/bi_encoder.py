@@ -48,10 +48,10 @@ class BiEncoder(nn.Module):
         super().__init__()
         self.query, self.passage, self.inputs, self.settings = query, passage, inputs, settings
         for side, encoder in (("query", query), ("passage", passage)):
-            length, longest = getattr(settings, f"{side}_max_length"), positions(encoder.transformer)
-            if longest is not None and length > longest:
+            length, possible = getattr(settings, f"{side}_max_length"), positions(encoder.transformer)
+            if possible is not None and length > len(possible):
                 raise UserError(
-                    f"model.{side}_max_length: {length} is more than the encoder's {longest} positions. Lower it."
+                    f"model.{side}_max_length: {length} is more than the encoder's {len(possible)} positions. Lower it."
                 )
 
     def forward(self, queries: Tokens, passages: Tokens) -> tuple[Tensor, Tensor]:

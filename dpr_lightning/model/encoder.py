@@ -63,6 +63,10 @@ class Encoder(nn.Module):
         else:
             mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * mask).sum(1) / mask.sum(1)
+        return self.project(pooled)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Embeddings [rows, dim] of pooled hidden states [rows, H]: projection and normalization, if there are any."""
         if self.projection is not None:
             pooled = self.projection(pooled)
         embeddings: Tensor = functional.normalize(pooled.float(), dim=-1) if self.normalize else pooled
@@ -102,12 +106,12 @@ class Encoder(nn.Module):
             ) from error
 
 
-def positions(transformer: PreTrainedModel) -> int | None:
-    """The longest input that has a position embedding; None if positions are relative."""
+def positions(transformer: PreTrainedModel) -> range | None:
+    """The position ids that tokens may have, the first token's first; None if positions are relative."""
     for name, module in transformer.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             reserved = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from behind padding
-            return module.num_embeddings - reserved
+            return range(reserved, module.num_embeddings)
     return None
 
 

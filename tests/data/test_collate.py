@@ -72,14 +72,14 @@ def test_pair_separator_makes_a_sentence_pair_and_leaves_untitled_text_alone(tok
 
 
 @settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6))
-def test_padding_is_on_the_right_to_the_next_multiple_of_eight(tiny_model, lengths):
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6), multiple=st.sampled_from([None, 1, 8]))
+def test_padding_is_on_the_right_to_the_next_multiple_by_default_of_eight(tiny_model, lengths, multiple):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model, padding_side="left")
     rows = [[9] * length for length in lengths]
     inputs = InputTokenizer(tokenizer)
     assert inputs.tokenizer.padding_side == "right"  # and so it is saved with the model
-    tokens = inputs.pad(rows)
-    width = next(width for width in range(8, 48, 8) if width >= max(lengths))
+    tokens = inputs.pad(rows, multiple=multiple) if multiple else inputs.pad(rows)
+    width = next(width for width in range(0, 48, multiple or 8) if width >= max(lengths))
     assert tokens["input_ids"].tolist() == [row + [PAD] * (width - len(row)) for row in rows]
     assert tokens["attention_mask"].tolist() == [[1] * len(row) + [0] * (width - len(row)) for row in rows]
     assert {name: value.dtype for name, value in tokens.items()} == dict.fromkeys(

@@ -9,6 +9,7 @@ python encode_forks.py MODEL CORPUS FILE
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from dpr_lightning.data.sources import open_corpus
@@ -44,6 +45,7 @@ def kill_after(function, lines):
             os.kill(os.getpid(), signal.SIGKILL)
         return trace
 
+    threading.settrace(trace)
     sys.settrace(trace)
 
 

@@ -1,5 +1,6 @@
 """Encoding: the same embeddings however rows are cut and batched, and the same bytes after any interruption."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from dpr_lightning.encoding.loop import length_batches
 from dpr_lightning.encoding.shards import open_shards
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.packed import PackedEncoder
 from dpr_lightning.retrieval.search import search
 
 ROWS = 1200  # of the corpus whose encoding is interrupted: 150 chunks
@@ -51,18 +53,21 @@ def one_by_one(bi_encoder, corpus):
     return np.stack(embeddings)
 
 
-def encoder(bi_encoder, source, **changes):
-    return ShardEncoder(bi_encoder, source, **{"side": "passage", "precision": "32", "chunk_size": 7, **changes})
+def encoder(bi_encoder, source, *, packs=False, **changes):
+    made = ShardEncoder(bi_encoder, source, **{"side": "passage", "precision": "32", "chunk_size": 7, **changes})
+    if packs:  # as on a GPU
+        made.encoder = PackedEncoder(copy.deepcopy(made.encoder))
+    return made
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 400), st.integers(1, 50), st.integers(1, 4), st.data())
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 50), st.integers(1, 4), st.booleans(), st.data())
 def test_embeddings_are_those_of_each_passage_alone(
-    bi_encoder, corpus, one_by_one, tmp_path_factory, tokens_per_batch, chunk_size, num_shards, data
+    bi_encoder, corpus, one_by_one, tmp_path_factory, tokens_per_batch, chunk_size, num_shards, packs, data
 ):
     shard = data.draw(st.integers(0, num_shards - 1))
     path = tmp_path_factory.mktemp("shard") / "x.safetensors"
-    made = encoder(bi_encoder, corpus, tokens_per_batch=tokens_per_batch, chunk_size=chunk_size)
+    made = encoder(bi_encoder, corpus, packs=packs, tokens_per_batch=tokens_per_batch, chunk_size=chunk_size)
     made.encode(path, shard=shard, num_shards=num_shards)
     found = open_embeddings(path)
     rows = range(shard * 40 // num_shards, (shard + 1) * 40 // num_shards)
@@ -90,13 +95,17 @@ def test_queries_get_the_query_encoder_and_their_own_length(tiny_model, world, t
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 200), min_size=1, max_size=60), st.integers(1, 2000))
-def test_batches_hold_every_row_once_within_the_budget(lengths, tokens_per_batch):
-    batches = list(length_batches(lengths, tokens_per_batch))
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=60), st.integers(1, 2000), st.sampled_from([None, 1, 8]))
+def test_batches_hold_every_row_once_and_as_many_as_fit_the_budget(lengths, tokens_per_batch, multiple):
+    def size(batch):
+        found = [lengths[row] for row in batch]
+        return sum(found) if multiple is None else len(found) * (-(-max(found) // multiple) * multiple)
+
+    batches = list(length_batches(lengths, tokens_per_batch, multiple))
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
-    for batch in batches:
-        padded = -(-max(lengths[row] for row in batch) // 8) * 8
-        assert len(batch) == 1 or len(batch) * padded <= tokens_per_batch
+    for batch, following in zip(batches, [*batches[1:], []], strict=True):
+        assert len(batch) == 1 or size(batch) <= tokens_per_batch
+        assert len(following) == 0 or size([*batch, following[0]]) > tokens_per_batch
     assert [lengths[row] for row in np.concatenate(batches)] == sorted(lengths, reverse=True)
 
 
@@ -203,12 +212,14 @@ def test_killed_at_twenty_random_lines_and_at_every_line_of_the_end_it_gives_the
         made.encode(forks.file)
 
 
-def test_only_the_rows_that_are_missing_are_encoded(bi_encoder, corpus, tmp_path):
+@pytest.mark.parametrize("packs", [False, True])
+def test_only_the_rows_that_are_missing_are_encoded(bi_encoder, corpus, tmp_path, packs):
     whole, file = tmp_path / "whole.safetensors", tmp_path / "x.safetensors"
-    encoder(bi_encoder, corpus).encode(whole)
+    encoder(bi_encoder, corpus, packs=packs).encode(whole)
     behind_row_27 = 5 + 12 * 32 * 4 + 41 * 8 + len("".join(f"d{i}" for i in range(40)))
     file.with_name("x.safetensors.partial").write_bytes(whole.read_bytes()[:-behind_row_27])
-    assert "40 rows, 19 of them now" in encoder(bi_encoder, corpus).encode(file)  # 21 are in whole chunks of 7
+    summary = encoder(bi_encoder, corpus, packs=packs).encode(file)
+    assert "40 rows, 19 of them now" in summary  # 21 are in whole chunks of 7
     assert file.read_bytes() == whole.read_bytes()
 
 
@@ -229,6 +240,27 @@ def test_reduced_precision_leaves_the_model_as_it_was(tiny_model, corpus, tmp_pa
     made = encoder(bi_encoder, corpus, precision="bf16")
     assert bi_encoder.fingerprint() == made.model_fingerprint == before
     assert next(made.encoder.parameters()).dtype == torch.bfloat16
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+def test_a_gpu_gives_the_same_embeddings_and_leaves_the_model_as_it_was(
+    tiny_model, corpus, one_by_one, tmp_path, precision
+):
+    bi_encoder = load_bi_encoder(tiny_model, tied=False, pooling="mean", passage_max_length=16)
+    batch = bi_encoder.inputs.pad(bi_encoder.inputs.encode_queries(["a b", "c"]))
+    bi_encoder.eval()
+    with torch.no_grad():
+        before = bi_encoder.passage(**batch)
+    made = encoder(bi_encoder, corpus, device="cuda", precision=precision)
+    assert isinstance(made.encoder, PackedEncoder) == (precision != "32")
+    made.encode(tmp_path / "x.safetensors")
+    # The numbers are of the order of 1; bfloat16 has 8 bits.
+    found = open_embeddings(tmp_path / "x.safetensors").array
+    np.testing.assert_allclose(found, one_by_one, rtol=0, atol=1e-4 if precision == "32" else 0.05)
+    with torch.no_grad():
+        assert torch.equal(bi_encoder.cpu().passage(**batch), before)
 
 
 def test_a_model_with_another_length_does_not_continue_a_partial(tiny_model, corpus, tmp_path):

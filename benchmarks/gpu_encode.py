@@ -1,0 +1,211 @@
+"""Encoding on a GPU: packed sequences against padded ones, torch.compile and sentence-transformers; and search there.
+
+    python benchmarks/gpu_encode.py [--passages 65536] [--repeats 5] [--corpus 2000000] [--tiny]
+
+Prints JSON lines. The model is BERT-base with random weights in bfloat16, the texts are random words, as long as 100
+words of Wikipedia. Contestants take turns within one run, from texts to embeddings; ours write a file as well. What
+their forward pass reaches of the device's peak is told by a large matrix product. `--tiny` is a smoke test for a
+machine without GPU. Needs the extra `interop` for the comparison.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from gpu_train import WORDS, make_model
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity
+from dpr_lightning.encoding.loop import encode_rows, length_batches, prepare
+from dpr_lightning.encoding.progress import Progress
+from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.packed import PackedEncoder
+
+CHUNK, BATCHES = 16_384, (32, 128, 512)
+
+
+def random_texts(count):
+    """Texts of as many word pieces as passages of 100 words: about 130, 5 % of them much less."""
+    draw = np.random.default_rng(0)
+    lengths = np.where(draw.random(count) < 0.05, draw.uniform(15, 110, count), draw.normal(130, 12, count))
+    return [" ".join(draw.choice(WORDS, size)) for size in lengths.clip(10, 154).astype(int)]
+
+
+def wait(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(run, device):
+    wait(device)
+    start = time.perf_counter()
+    run()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def peak_flops(device, tiny):
+    """Floating-point operations a second of a dense bfloat16 product, the best of 20."""
+    size = 256 if tiny else 8192
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(20))
+
+
+def model_flops(config, lengths):
+    """Floating-point operations of the layers' products, without those for padding."""
+    lengths = np.asarray(lengths, dtype=float)
+    weights = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
+    per_layer = 2 * weights * lengths.sum() + 4 * config.hidden_size * (lengths**2).sum()
+    return float(config.num_hidden_layers * per_layer)
+
+
+def encode_to_file(encoder, inputs, texts, tokens_per_batch):
+    """What encode.py does with one shard."""
+    ids = [str(row) for row in range(len(texts))]
+    identity = Identity("passage", 0, 1, 0, len(texts), "bf16", "model", "data")
+
+    def token_ids(rows):
+        part = texts[rows.start : rows.stop]
+        return inputs.encode_passages([""] * len(part), part)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shard.safetensors"
+        writer = EmbeddingWriter(path, identity, ids, dim=encoder.dim, dtype="float32", chunk_size=CHUNK)
+        with writer, Progress("passages", total=len(ids)) as progress:
+            encode_rows(
+                encoder,
+                inputs,
+                writer,
+                ids=ids,
+                token_ids=token_ids,
+                tokens_per_batch=tokens_per_batch,
+                progress=progress,
+            )
+
+
+def contestants(model, texts, device, tokens_per_batch):
+    """Functions that encode all texts, and the lengths in tokens."""
+    bi_encoder = load_bi_encoder(model)
+    inputs = bi_encoder.inputs
+    padded = prepare(bi_encoder.passage, device=device, precision="bf16")
+    encoders = {"padded": padded, "packed": PackedEncoder(copy.deepcopy(padded))}
+    if device.type == "cuda":
+        encoders |= {f"{name}, compiled": copy.deepcopy(encoder) for name, encoder in encoders.items()}
+        encoders["padded, compiled"].compile(dynamic=True)
+        encoders["packed, compiled"].compile(dynamic=True)
+    runs = {
+        name: lambda encoder=encoder: encode_to_file(encoder, inputs, texts, tokens_per_batch)
+        for name, encoder in encoders.items()
+    }
+    transformer = Transformer(str(model), max_seq_length=156)
+    pooling = Pooling(transformer.get_embedding_dimension(), "cls")
+    other = SentenceTransformer(modules=[transformer, pooling]).to(device, torch.bfloat16)
+    for batch in BATCHES:
+        runs[f"sentence-transformers {batch}"] = lambda batch=batch: other.encode(
+            texts, batch_size=batch, show_progress_bar=False
+        )
+
+    ids = inputs.encode_passages([""] * len(texts), texts)
+    lengths = [len(row) for row in ids]
+    packed = encoders["packed"]
+    batches = [
+        {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in packed.pack([ids[row] for row in rows]).items()
+        }
+        for rows in length_batches(lengths, tokens_per_batch, None)
+    ]
+
+    def forward_alone():
+        with torch.inference_mode():
+            for batch in batches:
+                packed(**batch)
+
+    runs["packed, forward alone"] = forward_alone
+    return runs, lengths
+
+
+def search(passages, queries, depth, block=131_072):
+    """Scores and rows of the best passages of each query by inner product, block by block."""
+    best, rows = None, None
+    for start in range(0, len(passages), block):
+        scores, found = (queries @ passages[start : start + block].T).topk(depth)
+        found += start
+        if best is not None:
+            scores, found = torch.cat([best, scores], 1), torch.cat([rows, found], 1)
+            scores, order = scores.topk(depth)
+            found = found.gather(1, order)
+        best, rows = scores, found
+    return best, rows
+
+
+def time_search(rows, dim, queries, device, repeats):
+    """Lines about exact search, at depth 100, beside its matrix product alone."""
+    passages, asked = torch.randn(rows, dim, device=device), torch.randn(queries, dim, device=device)
+    turns = [
+        (
+            seconds(lambda: search(passages, asked, 100), device),
+            seconds(lambda: [asked @ block.T for block in passages.split(131_072)], device),
+        )
+        for _ in range(repeats + 1)
+    ][1:]
+    yield {
+        "what": f"search, {queries:,} queries in {rows:,} x {dim} float32, depth 100",
+        "queries_per_s": queries / statistics.median(whole for whole, _ in turns),
+        "share_of_product": statistics.median(product / whole for whole, product in turns),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--passages", type=int, default=65_536)
+    parser.add_argument("--tokens-per-batch", type=int, default=65_536)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--corpus", type=int, default=2_000_000)
+    parser.add_argument("--tiny", action="store_true")
+    args = parser.parse_args()
+    if args.tiny:
+        args.passages, args.tokens_per_batch, args.repeats, args.corpus = 200, 2048, 1, 20_000
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    texts = random_texts(args.passages)
+    with tempfile.TemporaryDirectory() as folder:
+        make_model(Path(folder), args.tiny)
+        config = load_bi_encoder(folder).passage.transformer.config
+        runs, lengths = contestants(Path(folder), texts, device, args.tokens_per_batch)
+        results = {name: [] for name in runs}
+        for run in runs.values():
+            run()  # compiles, and fills caches
+        for _ in range(args.repeats):
+            for name, run in runs.items():
+                results[name].append(seconds(run, device))
+    flops, peak = model_flops(config, lengths), peak_flops(device, args.tiny)
+    for name, turns in results.items():
+        took = statistics.median(turns)
+        line = {"what": name, "passages_per_s": len(texts) / took, "share_of_bf16_peak": flops / took / peak}
+        print(json.dumps(line), flush=True)
+    best = min((name for name in results if name.startswith("sentence")), key=lambda n: statistics.median(results[n]))
+    rivals = [name for name in results if name.startswith("padded")] + [best, "packed, forward alone"]
+    for name in rivals:
+        ratios = sorted(b / a for a, b in zip(results["packed"], results[name], strict=True))
+        line = {"ratio": f"packed / {name}, passages/s", "median": statistics.median(ratios)}
+        print(json.dumps({**line, "spread": [ratios[0], ratios[-1]]}))
+    dim = 64 if args.tiny else 768
+    for line in time_search(args.corpus, dim, 2000, device, args.repeats):
+        print(json.dumps(line))
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    mean = statistics.mean(lengths)
+    print(json.dumps({"device": where, "torch": torch.__version__, "peak_tflops": peak / 1e12, "mean_tokens": mean}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Encodes sequences packed end to end, so that nothing is computed for padding.
+
+All layers but attention treat tokens one by one; attention is told where each sequence begins and keeps within it.
+Notation: N sequences, T tokens in all, H hidden units.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface
+
+from dpr_lightning.model.encoder import Encoder, positions
+
+ARCHITECTURES = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")  # absolute positions
+_log = logging.getLogger(__name__)
+
+
+class PackedEncoder(nn.Module):
+    """An encoder's embeddings, equal to those of padded batches up to rounding, from packed sequences."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        """From now on the encoder's transformer takes packed sequences only.
+
+        Args:
+            encoder: of one of `ARCHITECTURES`; in half precision if it is on a GPU.
+        """
+        super().__init__()
+        self.encoder, self.dim = encoder, encoder.dim
+        encoder.transformer.set_attn_implementation("packed")
+        absolute = positions(encoder.transformer)
+        self._first_position = absolute.start if absolute else 0
+
+    def pack(self, ids: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Token ids of N sequences as arguments of `forward`."""
+        offsets = np.cumsum([0, *map(len, ids)])
+        lengths = np.diff(offsets)
+        position_ids = self._first_position + np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return {
+            "input_ids": torch.from_numpy(np.concatenate(ids))[None],
+            "position_ids": torch.from_numpy(position_ids)[None],
+            "offsets": torch.from_numpy(offsets.astype(np.int32)),
+            "max_length": int(lengths.max()),
+        }
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, offsets: Tensor, max_length: int) -> Tensor:
+        """Embeddings [N, dim].
+
+        Args:
+            input_ids: [1, T] int64.
+            position_ids: [1, T] int64, anew for each sequence.
+            offsets: [N + 1] int32, where each sequence begins, and last T.
+            max_length: tokens of the longest sequence.
+        """
+        output = self.encoder.transformer(
+            input_ids=input_ids, position_ids=position_ids, cu_seq_lens_q=offsets, max_length_q=max_length
+        )
+        hidden, starts = output.last_hidden_state[0], offsets[:-1]  # [T, H], [N]
+        if self.encoder.pooling == "cls":
+            return self.encoder.project(hidden[starts])
+        tokens = torch.arange(len(hidden), dtype=starts.dtype, device=starts.device)
+        return self.encoder.project(functional.embedding_bag(tokens, hidden, starts, mode="mean"))
+
+
+def without_padding(encoder: Encoder) -> Encoder | PackedEncoder:
+    """The encoder for packed sequences; itself on a CPU, or with a line that says why packing is not possible."""
+    if next(encoder.parameters()).device.type == "cpu":
+        return encoder  # packing gains nothing there
+    reason = _obstacle(encoder)
+    if reason is None:
+        return PackedEncoder(encoder)
+    _notice(reason)
+    return encoder
+
+
+def _obstacle(encoder: Encoder) -> str | None:
+    weight, config = next(encoder.parameters()), encoder.transformer.config
+    if weight.device.type != "cuda":
+        return f"packing needs a GPU, this is {weight.device.type}"
+    if weight.dtype not in (torch.bfloat16, torch.float16):
+        return f"packing needs encode.precision=bf16 or 16, this is {weight.dtype}"
+    if (
+        torch.cuda.get_device_capability(weight.device) < (8, 0)
+        or not torch.backends.cuda.is_flash_attention_available()
+    ):
+        return "this GPU or this build of torch has no flash attention"
+    if config.model_type not in ARCHITECTURES or getattr(config, "is_decoder", False):
+        return f"packing knows {', '.join(ARCHITECTURES)}, not {config.model_type}"
+    head = config.hidden_size // config.num_attention_heads
+    return f"{head} units per attention head are no multiple of 8 up to 256" if head % 8 or head > 256 else None
+
+
+@functools.cache
+def _notice(reason: str) -> None:
+    _log.info("batches are padded: %s", reason)
+
+
+def _packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    *,
+    cu_seq_lens_q: Tensor,
+    max_length_q: int,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention within each sequence: [1, heads, T, H / heads] each in, [1, T, heads, H / heads] out."""
+    if query.is_cuda:
+        q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+        attended = varlen_attn(q, k, v, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
+        return cast(Tensor, attended)[None], None  # a tuple only where auxiliary results are asked for
+    parts = [
+        functional.scaled_dot_product_attention(query[:, :, part], key[:, :, part], value[:, :, part])
+        for part in itertools.starmap(slice, itertools.pairwise(cu_seq_lens_q.tolist()))
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+AttentionInterface.register("packed", _packed_attention)
