@@ -23,7 +23,7 @@ lint: $(INSTALLED)
 	$(PYTHON) -c "from importlinter.cli import lint_imports_command as lint; lint(['--no-logo'])"
 
 bench: $(INSTALLED)
-	for benchmark in train; do OMP_NUM_THREADS=2 $(PYTHON) benchmarks/$$benchmark.py; done
+	for benchmark in train encode search; do OMP_NUM_THREADS=2 $(PYTHON) benchmarks/$$benchmark.py; done
 
 .venv/installed: pyproject.toml constraints.txt
 	python3 -m venv .venv
