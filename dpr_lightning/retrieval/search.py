@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,12 @@ from dpr_lightning.encoding.embeddings import Embeddings, open_embeddings
 from dpr_lightning.encoding.shards import check_same_model, complete_shards, open_shards, shard_name, shard_rows
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.files import refuse_overwrite
+from dpr_lightning.retrieval.candidates import Rows, Scores, choose_picker
+from dpr_lightning.retrieval.memory import parse_bytes, plan_search
 from dpr_lightning.retrieval.rankings import FORMATS, Ranking, merge_rankings, write_rankings
-from dpr_lightning.retrieval.topk import Rows, Scores, topk_inner_product
+from dpr_lightning.retrieval.topk import SLACK, topk_inner_product
 
 _log = logging.getLogger(__name__)
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def search(
@@ -102,14 +102,6 @@ def reduce(rankings: Path, *, split: str, depth: int = 100, format: str = "trec"
     return f"{path}: {count:,} queries merged from {len(files)} shards in {seconds:,.1f} s ({speed})"
 
 
-def parse_bytes(size: str | int) -> int:
-    """A number of bytes from a number or from text like `4GB` or `500 MB` (1 GB = 2**30)."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", str(size), re.IGNORECASE)
-    if not match:
-        raise UserError(f"memory: {size!r} is no size. Give a number of bytes, or a size like 4GB.")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
 def _ending(format: str) -> str:
     if format not in FORMATS:
         raise UserError(f"format: {format!r} is not possible. Set format to one of: {', '.join(FORMATS)}.")
@@ -117,28 +109,29 @@ def _ending(format: str) -> str:
 
 
 def _rank(queries: Embeddings, passages: list[Embeddings], depth: int, memory: int) -> Iterator[Ranking]:
-    dim, total = queries.array.shape[1], sum(len(part.ids) for part in passages)
+    total = sum(len(part.ids) for part in passages)
     if not total:
         raise UserError(f"{passages[0].path} holds no passages. Encode the corpus in fewer shards (num_shards).")
     if depth > total:
         _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, total)
-    query_bytes = 8 * dim + 80 * min(depth, total)  # embeddings, and a ranking being merged: scores, rows, order
-    group = max(1, min(len(queries.ids), memory // 2 // query_bytes))
-    block_rows = max(1024, memory // 2 // (4 * dim))
+    cut = plan_search(memory, passages, queries=len(queries.ids), depth=depth)
     _log.info(
-        "search: corpus %.2f GB in %d files, blocks of %s passages, %s queries a pass, at most %.2f GB of memory",
+        "search: corpus %.2f GB in %d files, blocks of %s passages, %s queries a pass, at most %.0f MB of memory",
         sum(part.array.nbytes for part in passages) / (1 << 30),
         len(passages),
-        f"{min(block_rows, total):,}",
-        f"{group:,}",
-        (group * query_bytes + min(block_rows, total) * dim * 4) / (1 << 30),
+        f"{cut.block_rows:,}",
+        f"{cut.queries:,}",
+        cut.peak / (1 << 20),
     )
+    if cut.peak > memory:
+        _log.warning("memory=%d MB is less than the search takes", memory >> 20)
     tag = f"dpr_lightning-{queries.identity.model_fingerprint[:8]}"
-    for first in range(0, len(queries.ids), group):
-        vectors = np.asarray(queries.array[first : first + group], np.float32)
-        ranked = rank_passages(vectors, passages, depth=depth, block_rows=block_rows)
-        for qid, (_, docids, scores) in zip(queries.ids[first : first + group], ranked, strict=True):
-            yield Ranking(qid, docids, scores, tag)
+    qids = iter(queries.ids)
+    for vectors in queries.blocks(cut.queries):
+        wide = np.asarray(vectors, np.float32)
+        ranked = rank_passages(wide, passages, depth=depth, block_rows=cut.block_rows)
+        for _, docids, scores in ranked:
+            yield Ranking(next(qids), docids, scores, tag)
 
 
 def rank_passages(
@@ -156,7 +149,10 @@ def rank_passages(
         UserError: as `topk_inner_product`; a docid twice in one ranking.
     """
     starts = np.cumsum([0, *(len(part.ids) for part in passages)])
-    for scores, rows in zip(*topk_inner_product(queries, _blocks(passages, block_rows), depth=depth), strict=True):
+    depth = min(depth, int(starts[-1]))
+    pick = choose_picker(len(queries), depth + SLACK)
+    found = topk_inner_product(queries, _blocks(passages, block_rows), depth=depth, pick=pick)
+    for scores, rows in zip(*found, strict=True):
         parts = np.searchsorted(starts, rows, side="right") - 1
         docids = [passages[part].ids[int(row - starts[part])] for part, row in zip(parts, rows, strict=True)]
         if len(set(docids)) < len(docids):
