@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dpr_lightning.encoding.embeddings import Embeddings, open_embeddings
+from dpr_lightning.encoding.embeddings import open_embeddings
 from dpr_lightning.encoding.shards import check_same_model, complete_shards, open_shards, shard_name, shard_rows
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.files import refuse_overwrite
-from dpr_lightning.retrieval.candidates import Rows, Scores, choose_picker
-from dpr_lightning.retrieval.memory import parse_bytes, plan_search
+from dpr_lightning.retrieval.index import PassageIndex, build_index
+from dpr_lightning.retrieval.memory import parse_bytes
+from dpr_lightning.retrieval.rank import rank_exactly, rank_with_index
 from dpr_lightning.retrieval.rankings import FORMATS, Ranking, merge_rankings, write_rankings
-from dpr_lightning.retrieval.topk import SLACK, topk_inner_product
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +29,8 @@ def search(
     shard: int | None = None,
     num_shards: int = 20,
     memory: str | int = "4GB",
+    index: str | None = None,
+    ann: Mapping[str, int | None] | None = None,
     format: str = "trec",
     overwrite: bool = False,
 ) -> str:
@@ -48,9 +46,12 @@ def search(
         depth: passages per query.
         shard: search this shard alone.
         num_shards: with `shard`: shards of the corpus.
-        memory: working memory, as a number of bytes or like `4GB`; memory-mapped files do not count.
+        memory: working memory of the process, as a number of bytes or like `4GB`.
+        index: a faiss factory string: search approximately with this index of the whole corpus, built if need be
+            and kept in `index/` beside `rankings`.
+        ann: settings of the index's search, see `PassageIndex`.
         format: `trec` or `text`.
-        overwrite: replace a finished ranking.
+        overwrite: replace a finished ranking, and an index of other passages.
 
     Returns:
         One line: what was written, how much, how fast.
@@ -60,6 +61,8 @@ def search(
     """
     check_positive(depth, "depth")
     ending = _ending(format)
+    if index is not None and shard is not None:
+        raise UserError(f"index: {index} is of the whole corpus, shard={shard} is not. Set index=null or shard=null.")
     if shard is None:
         path = rankings / f"{split}{ending}"
     else:
@@ -72,13 +75,26 @@ def search(
     else:
         passages = [open_embeddings(passage_folder / f"{shard_name(shard, num_shards)}.safetensors")]
     check_same_model(queries, passages[0])
+    total, budget = sum(len(part.ids) for part in passages), parse_bytes(memory)
+    if not total:
+        raise UserError(f"{passages[0].path} holds no passages. Encode the corpus in fewer shards (num_shards).")
+    if depth > total:
+        _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, total)
+        depth = total
     start = time.perf_counter()
-    found = _rank(queries, passages, depth, parse_bytes(memory))
-    count = write_rankings(path, found, format=format)
-    total = sum(len(part.ids) for part in passages)
+    if index is None:
+        found = rank_exactly(queries, passages, depth, budget)
+    else:
+        indexes = rankings.parent / "index"
+        build_index(indexes, index, passages, memory=budget, overwrite=overwrite)
+        opened = PassageIndex(indexes, index, passages, **(ann or {}))
+        found = rank_with_index(opened, queries, passages, depth, budget)
+    tag = f"dpr_lightning-{queries.identity.model_fingerprint[:8]}"
+    ranked = (Ranking(qid, one.docids, one.scores, tag) for qid, one in zip(queries.ids, found, strict=True))
+    count = write_rankings(path, ranked, format=format)
     seconds = time.perf_counter() - start
     speed = f"{count / seconds:,.0f} queries/s"
-    return f"{path}: {count:,} queries x {min(depth, total):,} of {total:,} passages in {seconds:,.1f} s ({speed})"
+    return f"{path}: {count:,} queries x {depth:,} of {total:,} passages in {seconds:,.1f} s ({speed})"
 
 
 def reduce(rankings: Path, *, split: str, depth: int = 100, format: str = "trec", overwrite: bool = False) -> str:
@@ -106,66 +122,3 @@ def _ending(format: str) -> str:
     if format not in FORMATS:
         raise UserError(f"format: {format!r} is not possible. Set format to one of: {', '.join(FORMATS)}.")
     return FORMATS[format]
-
-
-def _rank(queries: Embeddings, passages: list[Embeddings], depth: int, memory: int) -> Iterator[Ranking]:
-    total = sum(len(part.ids) for part in passages)
-    if not total:
-        raise UserError(f"{passages[0].path} holds no passages. Encode the corpus in fewer shards (num_shards).")
-    if depth > total:
-        _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, total)
-    cut = plan_search(memory, passages, queries=len(queries.ids), depth=depth)
-    _log.info(
-        "search: corpus %.2f GB in %d files, blocks of %s passages, %s queries a pass, at most %.0f MB of memory",
-        sum(part.array.nbytes for part in passages) / (1 << 30),
-        len(passages),
-        f"{cut.block_rows:,}",
-        f"{cut.queries:,}",
-        cut.peak / (1 << 20),
-    )
-    if cut.peak > memory:
-        _log.warning("memory=%d MB is less than the search takes", memory >> 20)
-    tag = f"dpr_lightning-{queries.identity.model_fingerprint[:8]}"
-    qids = iter(queries.ids)
-    for vectors in queries.blocks(cut.queries):
-        wide = np.asarray(vectors, np.float32)
-        ranked = rank_passages(wide, passages, depth=depth, block_rows=cut.block_rows)
-        for _, docids, scores in ranked:
-            yield Ranking(next(qids), docids, scores, tag)
-
-
-def rank_passages(
-    queries: NDArray[np.float32], passages: list[Embeddings], *, depth: int, block_rows: int
-) -> Iterator[tuple[Rows, list[str], Scores]]:
-    """For each query [dim] the corpus rows, docids and scores of its best passages, best first.
-
-    Args:
-        queries: [Q, dim].
-        passages: the corpus's shards, in order.
-        depth: passages per query.
-        block_rows: passages that are scored at once.
-
-    Raises:
-        UserError: as `topk_inner_product`; a docid twice in one ranking.
-    """
-    starts = np.cumsum([0, *(len(part.ids) for part in passages)])
-    depth = min(depth, int(starts[-1]))
-    pick = choose_picker(len(queries), depth + SLACK)
-    found = topk_inner_product(queries, _blocks(passages, block_rows), depth=depth, pick=pick)
-    for scores, rows in zip(*found, strict=True):
-        parts = np.searchsorted(starts, rows, side="right") - 1
-        docids = [passages[part].ids[int(row - starts[part])] for part, row in zip(parts, rows, strict=True)]
-        if len(set(docids)) < len(docids):
-            _refuse_twice(docids, [passages[part].path for part in parts])
-        yield rows, docids, scores
-
-
-def _refuse_twice(docids: list[str], files: list[Path]) -> None:
-    twice = next(docid for docid in docids if docids.count(docid) > 1)
-    names = sorted({file.name for docid, file in zip(docids, files, strict=True) if docid == twice})
-    raise UserError(f"{files[0].parent}: passage {twice} stands twice in {' and '.join(names)}. Encode them again.")
-
-
-def _blocks(passages: list[Embeddings], rows: int) -> Iterator[NDArray[Any]]:
-    for part in passages:
-        yield from part.blocks(rows)

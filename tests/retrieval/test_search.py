@@ -8,8 +8,9 @@ import pytest
 from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity
 from dpr_lightning.encoding.shards import shard_name, shard_rows
 from dpr_lightning.errors import UserError
+from dpr_lightning.retrieval.memory import parse_bytes
 from dpr_lightning.retrieval.rankings import read_rankings
-from dpr_lightning.retrieval.search import parse_bytes, reduce, search
+from dpr_lightning.retrieval.search import reduce, search
 
 DIM = 16
 
