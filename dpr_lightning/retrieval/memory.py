@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
 from typing import NamedTuple
 
@@ -11,8 +13,9 @@ from dpr_lightning.retrieval.topk import QUERIES_AT_ONCE, ROWS_AT_ONCE, SLACK
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _FAISS_TILE = 1024  # passages; faiss holds a product of QUERIES_AT_ONCE x this
-_BLAS = 16 << 20  # packed operands of a product, and what the allocator keeps
+_BLAS = 16 << 20  # packed operands of a product, code and tables that it loads
 _FEWEST_ROWS = 1024
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 class Plan(NamedTuple):
@@ -44,6 +47,12 @@ def plan_search(memory: int, passages: list[Embeddings], *, queries: int, depth:
     taken = fixed + group * per_query + min(group, QUERIES_AT_ONCE) * per_picked
     block_rows = min(total, max(_FEWEST_ROWS, (memory - taken) // per_row))
     return Plan(group, block_rows, taken + block_rows * per_row)
+
+
+def return_freed_arrays() -> None:
+    """Has glibc give each array of 1 MB or more back to the system once freed; by default it learns to keep them."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def parse_bytes(size: str | int) -> int:

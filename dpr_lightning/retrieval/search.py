@@ -12,7 +12,7 @@ from dpr_lightning.encoding.shards import check_same_model, complete_shards, ope
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.files import refuse_overwrite
 from dpr_lightning.retrieval.index import PassageIndex, build_index
-from dpr_lightning.retrieval.memory import parse_bytes
+from dpr_lightning.retrieval.memory import parse_bytes, return_freed_arrays
 from dpr_lightning.retrieval.rank import rank_exactly, rank_with_index
 from dpr_lightning.retrieval.rankings import FORMATS, Ranking, merge_rankings, write_rankings
 
@@ -81,6 +81,7 @@ def search(
     if depth > total:
         _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, total)
         depth = total
+    return_freed_arrays()
     start = time.perf_counter()
     if index is None:
         found = rank_exactly(queries, passages, depth, budget)

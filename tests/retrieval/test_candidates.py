@@ -55,6 +55,7 @@ def test_torch_multiplies_float32_and_leaves_the_setting_as_it_was():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_leads_to_the_rankings_of_the_cpu():
     assert choose_picker(70, 76) is not pick_with_faiss
     for dtype in (np.float32, np.float16):

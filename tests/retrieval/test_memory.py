@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import ROOT
-from test_search import write_corpus, write_embeddings
+from embedding_files import write_corpus, write_embeddings
 
 from dpr_lightning.retrieval.memory import plan_search
 
@@ -40,16 +40,10 @@ def test_the_process_grows_by_no_more_than_memory(tmp_path, dtype):
     write_embeddings(
         tmp_path / "q", rng.standard_normal((2000, 384), np.float32), [f"q{i}" for i in range(2000)], side="query"
     )
-    write_corpus(tmp_path / "passages", rng.standard_normal((24_000, 384), np.float32).astype(dtype), 2)
-    grown = []
-    for memory in ("64MB", "1GB"):
-        command = [sys.executable, "-c", GROWTH, str(tmp_path), "1000", memory]
-        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-        grown.append(float(done.stdout))
-        (tmp_path / "test.trec").rename(tmp_path / memory)
-    assert grown[0] < 64
-    assert grown[1] > 64  # so the measure sees what is saved
-    assert (tmp_path / "64MB").read_bytes() == (tmp_path / "1GB").read_bytes()
+    write_corpus(tmp_path / "passages", rng.standard_normal((12_000, 384), np.float32).astype(dtype), 2)
+    command = [sys.executable, "-c", GROWTH, str(tmp_path), "1000", "64MB"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert 40 < float(done.stdout) < 64
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
