@@ -4,7 +4,8 @@
         [--memory-passages 2000000]
 
 Prints JSON lines. The contestants take turns within one run, and a ratio is the median over the turns. "ours" reads the
-files, checks their checksums and ranks (scores, docids); the flat index has its passages in memory already.
+files, checks their checksums and ranks (scores, docids); the flat index has its passages in memory already. One query
+is searched as `Searcher` does it.
 """
 
 import argparse
@@ -24,7 +25,6 @@ import numpy as np
 
 from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity, open_embeddings
 from dpr_lightning.encoding.shards import open_shards
-from dpr_lightning.retrieval.memory import plan_search
 from dpr_lightning.retrieval.rank import rank_exactly, rank_passages
 from dpr_lightning.retrieval.search import search
 
@@ -67,7 +67,6 @@ def compare(folder, dim, depth, repeats):
     vectors, passages = np.array(queries.array), np.array(shards[0].array)
     index = faiss.IndexFlatIP(dim)
     index.add(passages)
-    block_rows = plan_search(MEMORY, shards, queries=1, depth=depth).block_rows
     contestants = {
         "sgemm": lambda: product(vectors, passages),
         "IndexFlatIP": lambda: index.search(vectors, depth),
@@ -81,7 +80,7 @@ def compare(folder, dim, depth, repeats):
             overwrite=True,
         ),
         "IndexFlatIP, 1 query": lambda: index.search(vectors[:1], depth),
-        "ours, 1 query": lambda: exhaust(rank_passages(vectors[:1], shards, depth=depth, block_rows=block_rows)),
+        "ours, 1 query": lambda: exhaust(rank_passages(vectors[:1], shards, depth=depth, block_rows=4096)),
     }
     seconds = {name: [] for name in contestants}
     for _ in range(repeats):

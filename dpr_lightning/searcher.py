@@ -19,7 +19,7 @@ from dpr_lightning.retrieval.index import PassageIndex
 from dpr_lightning.retrieval.rank import name_passages, rank_passages
 
 _QUERIES_AT_ONCE = 64
-_BLOCK_ROWS = 65_536
+_BLOCK_ROWS = 4096  # of which each is read, checked and multiplied while the processor's cache holds it
 
 
 class Found(NamedTuple):

@@ -211,3 +211,15 @@ def test_the_identity_says_what_was_indexed(run_dir):
         "data_fingerprint": "d",
         "bytes": (run_dir / "index" / "Flat" / "passages.faiss").stat().st_size,
     }
+
+
+def test_the_command_builds_searches_and_reports_recall(command, settings, finished_run):
+    code, out, err = command("search", *settings, "index=IVF4,Flat", "ann.nprobe=4", "ann.rescore=1", "overwrite=true")
+    assert code == 0, err
+    assert "recall@20 1.0000 against exact search over 12 queries" in out + err
+    approximate = (finished_run / "rankings" / "test.trec").read_bytes()
+    assert command("search", *settings, "overwrite=true")[0] == 0
+    assert (finished_run / "rankings" / "test.trec").read_bytes() == approximate
+    code, _, err = command("search", *settings, "index=Foo", "overwrite=true")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "index: faiss cannot use 'Foo' here" in err
