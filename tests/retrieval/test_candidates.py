@@ -43,22 +43,27 @@ def test_torch_picks_the_largest_however_the_block_is_cut(monkeypatch, products)
     assert (np.diff(np.sort(rows, 1), axis=1) > 0).all()
 
 
-def test_torch_multiplies_float32_and_leaves_the_setting_as_it_was():
-    queries, passages = near_ties(np.float32)
+@pytest.fixture
+def low_precision():
+    """What a program may have set before it searches."""
+    before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
-    try:
-        scores, rows = pick_with_torch(queries, passages, 5, device="cpu")
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", queries, passages[rows]), rtol=1e-5, atol=1e-5)
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def test_torch_leaves_its_precision_as_it_was(low_precision):
+    pick_with_torch(*near_ties(np.float32), 5, device="cpu")
+    assert torch.get_float32_matmul_precision() == "medium"
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_gpu_leads_to_the_rankings_of_the_cpu():
+def test_the_gpu_leads_to_the_rankings_of_the_cpu(low_precision):
     assert choose_picker(70, 76) is not pick_with_faiss
     for dtype in (np.float32, np.float16):
         queries, passages = near_ties(dtype)
-        assert ranked(queries, passages, pick_with_torch) == ranked(queries, passages, pick_with_faiss)
-        assert ranked(queries, passages, choose_picker(70, 76)) == ranked(queries, passages, pick_with_faiss)
+        products, rows = pick_with_torch(queries, passages.astype(np.float32), 5)
+        np.testing.assert_allclose(products, np.einsum("qd,qkd->qk", queries, passages[rows]), rtol=1e-5, atol=1e-5)
+        for pick in (pick_with_torch, choose_picker(70, 76)):
+            assert ranked(queries, passages, pick) == ranked(queries, passages, pick_with_faiss)

@@ -34,14 +34,16 @@ def corpus(rows, dim, dtype):
     return [SimpleNamespace(array=np.empty((0, dim), dtype), ids=range(rows))]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_the_process_grows_by_no_more_than_memory(tmp_path, dtype):
+@pytest.mark.parametrize(
+    ("queries", "depth", "rows", "dtype"), [(2000, 1000, 24_000, "float16"), (300, 20, 70_000, "float32")]
+)
+def test_the_process_grows_by_no_more_than_memory(tmp_path, queries, depth, rows, dtype):
+    """Many long rankings, and a corpus of 100 MB."""
     rng = np.random.default_rng(9)
-    write_embeddings(
-        tmp_path / "q", rng.standard_normal((2000, 384), np.float32), [f"q{i}" for i in range(2000)], side="query"
-    )
-    write_corpus(tmp_path / "passages", rng.standard_normal((12_000, 384), np.float32).astype(dtype), 2)
-    command = [sys.executable, "-c", GROWTH, str(tmp_path), "1000", "64MB"]
+    vectors = rng.standard_normal((queries, 384), np.float32)
+    write_embeddings(tmp_path / "q", vectors, [f"q{i}" for i in range(queries)], side="query")
+    write_corpus(tmp_path / "passages", rng.standard_normal((rows, 384), np.float32).astype(dtype), 2)
+    command = [sys.executable, "-c", GROWTH, str(tmp_path), str(depth), "64MB"]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert 40 < float(done.stdout) < 64
 
