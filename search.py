@@ -17,7 +17,7 @@ def search(config: DictConfig) -> str:
         run_dir / "embeddings" / "query" / f"{config.split}.safetensors",
         run_dir / "embeddings" / "passage",
         run_dir / "rankings",
-        **plain(config, "split", "depth", "shard", "num_shards", "memory", "format", "overwrite"),
+        **plain(config, "split", "depth", "shard", "num_shards", "memory", "index", "ann", "format", "overwrite"),
     )
 
 

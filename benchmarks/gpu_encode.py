@@ -72,7 +72,7 @@ def model_flops(config, lengths):
 def encode_to_file(encoder, inputs, texts, tokens_per_batch):
     """What encode.py does with one shard."""
     ids = [str(row) for row in range(len(texts))]
-    identity = Identity("passage", 0, 1, 0, len(texts), "bf16", "model", "data")
+    identity = Identity("passage", 0, 1, 0, len(texts), "bf16", 65_536, "model", "data")
 
     def token_ids(rows):
         part = texts[rows.start : rows.stop]

@@ -183,10 +183,12 @@ def _without_workers(group: Any) -> Any:
 def _hydra_arguments(words: list[str]) -> list[str]:
     """The command line as Hydra takes it.
 
-    `-m` may stand in any place, `data.queries` and `data.qrels` take splits of any name, and in a sweep the name of a
-    job is made of what varies alone (and of `experiment` only where it does not give the run folder its name).
+    `-m` may stand in any place, `data.queries` and `data.qrels` take splits of any name, `index` takes a value with
+    commas, and in a sweep the name of a job is made of what varies alone (and of `experiment` only where it does not
+    give the run folder its name).
     """
     words = [re.sub(r"^(data\.(?:queries|qrels)\.)", r"++\1", word) for word in words]
+    words = [re.sub(r"^index=(?!['\"]|choice\()(.*[,(].*)", r"index='\1'", word) for word in words]
     rest = [word for word in words if word not in _MULTIRUN]
     if len(rest) == len(words):
         return words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +15,11 @@ from dpr_lightning.encoding.loop import prepare, resolve_precision
 from dpr_lightning.encoding.shards import open_shards
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.model.bi_encoder import load_bi_encoder
-from dpr_lightning.retrieval.search import rank_passages
+from dpr_lightning.retrieval.index import PassageIndex
+from dpr_lightning.retrieval.rank import name_passages, rank_passages
 
 _QUERIES_AT_ONCE = 64
-_BLOCK_ROWS = 65_536
+_BLOCK_ROWS = 4096  # of which each is read, checked and multiplied while the processor's cache holds it
 
 
 class Found(NamedTuple):
@@ -30,10 +31,16 @@ class Found(NamedTuple):
 
 
 class Searcher:
-    """Searches the embeddings of a run exactly; the corpus stays on the disk."""
+    """Searches the embeddings of a run, exactly or with an index; the corpus stays on the disk."""
 
     def __init__(
-        self, run_dir: str | Path, *, corpus: str | Sequence[str], model_dir: str | Path | None = None
+        self,
+        run_dir: str | Path,
+        *,
+        corpus: str | Sequence[str],
+        model_dir: str | Path | None = None,
+        index: str | None = None,
+        ann: Mapping[str, int | None] | None = None,
     ) -> None:
         """Loads the model and maps embeddings and corpus.
 
@@ -41,9 +48,11 @@ class Searcher:
             run_dir: holds `model/` and `embeddings/passage/`.
             corpus: the files that were encoded, as in `data.corpus`.
             model_dir: the model, if it is not the run's.
+            index: the factory string of an index that `search.py` has built.
+            ann: settings of its search: `nprobe`, `ef_search`, `rescore`.
 
         Raises:
-            UserError: no model or embeddings there, embeddings by another model or of another corpus.
+            UserError: no model, embeddings or index there, embeddings by another model or of another corpus.
         """
         self._shards = open_shards(Path(run_dir) / "embeddings" / "passage")
         self._corpus = open_corpus(corpus)
@@ -53,6 +62,7 @@ class Searcher:
             raise UserError(f"{self._shards[0].path} is by another model than {folder}. Encode the corpus again.")
         if self._corpus.fingerprint != identity.data_fingerprint:
             raise UserError(f"data.corpus: {corpus} is not what {self._shards[0].path} was made of. Give that corpus.")
+        self._index = PassageIndex(Path(run_dir) / "index", index, self._shards, **(ann or {})) if index else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._encoder = prepare(bi_encoder.query, device=device, precision=resolve_precision("auto", device))
         self._inputs, self._device = bi_encoder.inputs, device
@@ -70,7 +80,10 @@ class Searcher:
                 for start in range(0, len(questions), _QUERIES_AT_ONCE)
             ]
         )
-        ranked = rank_passages(embeddings, self._shards, depth=depth, block_rows=_BLOCK_ROWS)
+        if self._index:
+            ranked = name_passages(self._index.topk(embeddings, depth=depth), self._shards)
+        else:
+            ranked = rank_passages(embeddings, self._shards, depth=depth, block_rows=_BLOCK_ROWS)
         return [
             Found(docids, scores, [self._corpus.rows[row] for row in rows.tolist()]) for rows, docids, scores in ranked
         ]

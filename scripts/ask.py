@@ -1,6 +1,6 @@
 """Asks a run a question and shows the passages that it finds.
 
-    python scripts/ask.py RUN "who wrote the origin of species" --corpus FILE... [--depth 5] [--model FOLDER]
+    python scripts/ask.py RUN "who wrote the origin of species" --corpus FILE... [--depth 5] [--index FACTORY]
 
 RUN holds `model/` and `embeddings/passage/`; FILE is the corpus that was encoded.
 """
@@ -29,11 +29,12 @@ def main() -> None:
     parser.add_argument("--corpus", nargs="+", required=True, metavar="FILE")
     parser.add_argument("--depth", type=int, default=5, help="passages shown (5)")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model, if it is not RUN/model")
+    parser.add_argument("--index", metavar="FACTORY", help="an index that search.py has built, e.g. HNSW32,Flat")
     args = parser.parse_args()
     with mistakes_in_one_line():
         from dpr_lightning.searcher import Searcher
 
-        searcher = Searcher(args.run_dir, corpus=args.corpus, model_dir=args.model)
+        searcher = Searcher(args.run_dir, corpus=args.corpus, model_dir=args.model, index=args.index)
         (found,) = searcher.search([args.question], depth=args.depth)
         table = Table(title=Text(args.question), title_justify="left", show_lines=True)
         table.add_column("score", justify="right", no_wrap=True)

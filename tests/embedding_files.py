@@ -3,6 +3,7 @@
 import numpy as np
 
 from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity
+from dpr_lightning.encoding.shards import shard_name, shard_rows
 
 IDS = ["d1", "", "Zürich", "日本", "a b\tc", "d1-again", "👩🏽‍🚀"]
 
@@ -34,3 +35,24 @@ def write(path, array, ids, *, chunk_size=3, overwrite=False, **changes):
 
 def numbers(rows, dim=5, dtype="float32"):
     return np.random.default_rng(rows).normal(size=(rows, dim)).astype(dtype)
+
+
+def write_embeddings(path, array, ids, *, first_row=0, shard=0, num_shards=1, model="m", data="d", side="passage"):
+    """Writes one shard."""
+    identity = Identity(side, shard, num_shards, first_row, len(array), "32", 2048, model, data)
+    form = {"dim": array.shape[1], "dtype": array.dtype.name, "chunk_size": 64}
+    with EmbeddingWriter(path, identity, ids, **form) as writer:
+        for first in range(0, len(array), 64):
+            writer.append(array[first : first + 64])
+        writer.finish()
+    return path
+
+
+def write_corpus(folder, array, num_shards, changes=None):
+    """Writes the shards of a corpus with docids d0, d1, …; `changes` are to the identity of a shard."""
+    for shard in range(num_shards):
+        rows = shard_rows(shard, num_shards, len(array))
+        place = {"first_row": rows.start, "shard": shard, "num_shards": num_shards}
+        ids = [f"d{row}" for row in rows]
+        path = folder / f"{shard_name(shard, num_shards)}.safetensors"
+        write_embeddings(path, array[rows.start : rows.stop], ids, **(place | (changes or {}).get(shard, {})))

@@ -11,9 +11,11 @@ from script_runner import mistake, run_script, succeed
 import dpr_lightning
 from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.encoding.encode import ShardEncoder, encode_passages
+from dpr_lightning.encoding.shards import open_shards
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
+from dpr_lightning.retrieval.index import build_index
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.search import search
 
@@ -65,6 +67,27 @@ def test_many_questions_and_none(run_dir, corpus):
     assert searcher.search([]) == []
 
 
+@pytest.fixture(scope="module")
+def indexed(run_dir):
+    """The run with an index of 4 lists."""
+    build_index(run_dir / "index", "IVF4,Flat", open_shards(run_dir / "embeddings" / "passage"), memory=1 << 20)
+    return run_dir
+
+
+def test_an_index_that_visits_all_lists_finds_what_exact_search_finds(indexed, corpus):
+    texts = [row["query"] for row in QUESTIONS]
+    exact = dpr_lightning.Searcher(indexed, corpus=corpus).search(texts, depth=7)
+    ann = {"nprobe": 4, "rescore": 2}
+    found = dpr_lightning.Searcher(indexed, corpus=corpus, index="IVF4,Flat", ann=ann).search(texts, depth=7)
+    for one, expected in zip(found, exact, strict=True):
+        assert (one.docids, one.scores.tobytes()) == (expected.docids, expected.scores.tobytes())
+        assert one.passages == expected.passages
+    few = dpr_lightning.Searcher(indexed, corpus=corpus, index="IVF4,Flat").search(texts, depth=40)
+    assert all(0 < len(one.docids) < 40 for one in few)
+    with pytest.raises(UserError, match=r"index: .*index/SQ8 is not there. Build it with search.py index='SQ8'"):
+        dpr_lightning.Searcher(indexed, corpus=corpus, index="SQ8")
+
+
 def test_what_cannot_be_searched_is_refused(run_dir, corpus, tiny_model, tmp_path):
     searcher = dpr_lightning.Searcher(run_dir, corpus=corpus)
     with pytest.raises(UserError, match=r"questions: 'one text' is one text. Give a list"):
@@ -101,3 +124,13 @@ def test_a_question_on_the_command_line_shows_scores_docids_and_passages(run_dir
     assert f" {found.docids[2]} " not in out
     assert "holds no shards" in mistake(run_script("ask", run_dir / "absent", text, "--corpus", corpus))
     assert "there is no file" in mistake(run_script("ask", run_dir, text, "--corpus", "absent.jsonl"))
+
+
+def test_a_question_on_the_command_line_is_searched_with_an_index(indexed, corpus, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    text = QUESTIONS[1]["query"]
+    (found,) = dpr_lightning.Searcher(indexed, corpus=corpus, index="IVF4,Flat").search([text], depth=40)
+    out = succeed(run_script("ask", indexed, text, "--corpus", corpus, "--depth", "40", "--index", "IVF4,Flat"))
+    assert {word for word in out.split() if word[0] == "d" and word[1:].isdigit()} == set(found.docids)
+    asked = run_script("ask", indexed, text, "--corpus", corpus, "--index", "SQ8")
+    assert "index/SQ8 is not there" in mistake(asked)

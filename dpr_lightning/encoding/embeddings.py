@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import mmap
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -64,10 +65,13 @@ class Embeddings:
     def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
         """Blocks [rows, dim] of `array` in order, the last smaller, each chunk checked where its last row is read.
 
+        A block's pages leave this process's memory when the next is asked for; it can be read again all the same.
+
         Raises:
             UserError: rows are not as they were written; blocks given before may be damaged as well.
         """
         digest, total = xxhash.xxh3_64(), len(self.array)
+        mapping: Any = self.array.base
         for first in range(0, total, rows):
             row, end = first, min(first + rows, total)
             while row < end:
@@ -80,6 +84,8 @@ class Embeddings:
                     digest.reset()
                 row = stop
             yield self.array[first:end]
+            if isinstance(mapping, mmap.mmap):
+                mapping.madvise(mmap.MADV_DONTNEED)  # the pages stay in the system's cache, not in this process
 
     def verify(self) -> None:
         """Raises UserError, naming what is damaged first, unless embeddings and ids are as they were written."""

@@ -18,7 +18,7 @@ class Ids(Sequence[str]):
 
     def __init__(self, offsets: NDArray[np.int64], utf8: NDArray[np.uint8]) -> None:
         """Takes `id_offsets` [rows + 1], the first 0, and `id_bytes`."""
-        self.offsets, self.utf8 = offsets, utf8
+        self.offsets, self.utf8 = np.asarray(offsets), np.asarray(utf8)  # memory-mapped arrays are slow to index
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Ids:
@@ -42,9 +42,15 @@ class Ids(Sequence[str]):
 
     def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
+            return self.at(np.arange(*row.indices(len(self))))
         row = range(len(self))[row]  # IndexError beyond the end, negative rows from the end
         return self.utf8[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
+
+    def at(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of rows [R], each at least 0."""
+        starts, ends = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
+        utf8 = self.utf8.data
+        return [str(utf8[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
 
     def checksum(self) -> int:
         """The XXH3 hash of offsets and bytes."""

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dpr_lightning.encoding.embeddings import Embeddings, open_embeddings
+from dpr_lightning.encoding.embeddings import open_embeddings
 from dpr_lightning.encoding.shards import check_same_model, complete_shards, open_shards, shard_name, shard_rows
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.files import refuse_overwrite
+from dpr_lightning.retrieval.index import PassageIndex, build_index
+from dpr_lightning.retrieval.memory import parse_bytes, return_freed_arrays
+from dpr_lightning.retrieval.rank import rank_exactly, rank_with_index
 from dpr_lightning.retrieval.rankings import FORMATS, Ranking, merge_rankings, write_rankings
-from dpr_lightning.retrieval.topk import Rows, Scores, topk_inner_product
 
 _log = logging.getLogger(__name__)
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def search(
@@ -33,6 +29,8 @@ def search(
     shard: int | None = None,
     num_shards: int = 20,
     memory: str | int = "4GB",
+    index: str | None = None,
+    ann: Mapping[str, int | None] | None = None,
     format: str = "trec",
     overwrite: bool = False,
 ) -> str:
@@ -48,9 +46,12 @@ def search(
         depth: passages per query.
         shard: search this shard alone.
         num_shards: with `shard`: shards of the corpus.
-        memory: working memory, as a number of bytes or like `4GB`; memory-mapped files do not count.
+        memory: working memory of the process, as a number of bytes or like `4GB`.
+        index: a faiss factory string: search approximately with this index of the whole corpus, built if need be
+            and kept in `index/` beside `rankings`.
+        ann: settings of the index's search, see `PassageIndex`.
         format: `trec` or `text`.
-        overwrite: replace a finished ranking.
+        overwrite: replace a finished ranking, and an index of other passages.
 
     Returns:
         One line: what was written, how much, how fast.
@@ -60,6 +61,8 @@ def search(
     """
     check_positive(depth, "depth")
     ending = _ending(format)
+    if index is not None and shard is not None:
+        raise UserError(f"index: {index} is of the whole corpus, shard={shard} is not. Set index=null or shard=null.")
     if shard is None:
         path = rankings / f"{split}{ending}"
     else:
@@ -72,13 +75,27 @@ def search(
     else:
         passages = [open_embeddings(passage_folder / f"{shard_name(shard, num_shards)}.safetensors")]
     check_same_model(queries, passages[0])
+    total, budget = sum(len(part.ids) for part in passages), parse_bytes(memory)
+    if not total:
+        raise UserError(f"{passages[0].path} holds no passages. Encode the corpus in fewer shards (num_shards).")
+    if depth > total:
+        _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, total)
+        depth = total
+    return_freed_arrays()
     start = time.perf_counter()
-    found = _rank(queries, passages, depth, parse_bytes(memory))
-    count = write_rankings(path, found, format=format)
-    total = sum(len(part.ids) for part in passages)
+    if index is None:
+        found = rank_exactly(queries, passages, depth, budget)
+    else:
+        indexes = rankings.parent / "index"
+        build_index(indexes, index, passages, memory=budget, overwrite=overwrite)
+        opened = PassageIndex(indexes, index, passages, **(ann or {}))
+        found = rank_with_index(opened, queries, passages, depth, budget)
+    tag = f"dpr_lightning-{queries.identity.model_fingerprint[:8]}"
+    ranked = (Ranking(qid, one.docids, one.scores, tag) for qid, one in zip(queries.ids, found, strict=True))
+    count = write_rankings(path, ranked, format=format)
     seconds = time.perf_counter() - start
     speed = f"{count / seconds:,.0f} queries/s"
-    return f"{path}: {count:,} queries x {min(depth, total):,} of {total:,} passages in {seconds:,.1f} s ({speed})"
+    return f"{path}: {count:,} queries x {depth:,} of {total:,} passages in {seconds:,.1f} s ({speed})"
 
 
 def reduce(rankings: Path, *, split: str, depth: int = 100, format: str = "trec", overwrite: bool = False) -> str:
@@ -102,74 +119,7 @@ def reduce(rankings: Path, *, split: str, depth: int = 100, format: str = "trec"
     return f"{path}: {count:,} queries merged from {len(files)} shards in {seconds:,.1f} s ({speed})"
 
 
-def parse_bytes(size: str | int) -> int:
-    """A number of bytes from a number or from text like `4GB` or `500 MB` (1 GB = 2**30)."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", str(size), re.IGNORECASE)
-    if not match:
-        raise UserError(f"memory: {size!r} is no size. Give a number of bytes, or a size like 4GB.")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
 def _ending(format: str) -> str:
     if format not in FORMATS:
         raise UserError(f"format: {format!r} is not possible. Set format to one of: {', '.join(FORMATS)}.")
     return FORMATS[format]
-
-
-def _rank(queries: Embeddings, passages: list[Embeddings], depth: int, memory: int) -> Iterator[Ranking]:
-    dim, total = queries.array.shape[1], sum(len(part.ids) for part in passages)
-    if not total:
-        raise UserError(f"{passages[0].path} holds no passages. Encode the corpus in fewer shards (num_shards).")
-    if depth > total:
-        _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, total)
-    query_bytes = 8 * dim + 80 * min(depth, total)  # embeddings, and a ranking being merged: scores, rows, order
-    group = max(1, min(len(queries.ids), memory // 2 // query_bytes))
-    block_rows = max(1024, memory // 2 // (4 * dim))
-    _log.info(
-        "search: corpus %.2f GB in %d files, blocks of %s passages, %s queries a pass, at most %.2f GB of memory",
-        sum(part.array.nbytes for part in passages) / (1 << 30),
-        len(passages),
-        f"{min(block_rows, total):,}",
-        f"{group:,}",
-        (group * query_bytes + min(block_rows, total) * dim * 4) / (1 << 30),
-    )
-    tag = f"dpr_lightning-{queries.identity.model_fingerprint[:8]}"
-    for first in range(0, len(queries.ids), group):
-        vectors = np.asarray(queries.array[first : first + group], np.float32)
-        ranked = rank_passages(vectors, passages, depth=depth, block_rows=block_rows)
-        for qid, (_, docids, scores) in zip(queries.ids[first : first + group], ranked, strict=True):
-            yield Ranking(qid, docids, scores, tag)
-
-
-def rank_passages(
-    queries: NDArray[np.float32], passages: list[Embeddings], *, depth: int, block_rows: int
-) -> Iterator[tuple[Rows, list[str], Scores]]:
-    """For each query [dim] the corpus rows, docids and scores of its best passages, best first.
-
-    Args:
-        queries: [Q, dim].
-        passages: the corpus's shards, in order.
-        depth: passages per query.
-        block_rows: passages that are scored at once.
-
-    Raises:
-        UserError: as `topk_inner_product`; a docid twice in one ranking.
-    """
-    starts = np.cumsum([0, *(len(part.ids) for part in passages)])
-    for scores, rows in zip(*topk_inner_product(queries, _blocks(passages, block_rows), depth=depth), strict=True):
-        parts = np.searchsorted(starts, rows, side="right") - 1
-        docids = [passages[part].ids[int(row - starts[part])] for part, row in zip(parts, rows, strict=True)]
-        if len(set(docids)) < len(docids):
-            _refuse_twice(docids, [passages[part].path for part in parts])
-        yield rows, docids, scores
-
-
-def _refuse_twice(docids: list[str], files: list[Path]) -> None:
-    twice = next(docid for docid in docids if docids.count(docid) > 1)
-    names = sorted({file.name for docid, file in zip(docids, files, strict=True) if docid == twice})
-    raise UserError(f"{files[0].parent}: passage {twice} stands twice in {' and '.join(names)}. Encode them again.")
-
-
-def _blocks(passages: list[Embeddings], rows: int) -> Iterator[NDArray[Any]]:
-    for part in passages:
-        yield from part.blocks(rows)

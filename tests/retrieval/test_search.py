@@ -4,33 +4,15 @@ import logging
 
 import numpy as np
 import pytest
+from embedding_files import write_corpus, write_embeddings
 
-from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity
-from dpr_lightning.encoding.shards import shard_name, shard_rows
+from dpr_lightning.encoding.shards import shard_name
 from dpr_lightning.errors import UserError
+from dpr_lightning.retrieval.memory import parse_bytes
 from dpr_lightning.retrieval.rankings import read_rankings
-from dpr_lightning.retrieval.search import parse_bytes, reduce, search
+from dpr_lightning.retrieval.search import reduce, search
 
 DIM = 16
-
-
-def write_embeddings(path, array, ids, *, first_row=0, shard=0, num_shards=1, model="m", data="d", side="passage"):
-    identity = Identity(side, shard, num_shards, first_row, len(array), "32", 2048, model, data)
-    form = {"dim": array.shape[1], "dtype": array.dtype.name, "chunk_size": 64}
-    with EmbeddingWriter(path, identity, ids, **form) as writer:
-        for first in range(0, len(array), 64):
-            writer.append(array[first : first + 64])
-        writer.finish()
-    return path
-
-
-def write_corpus(folder, array, num_shards, changes=None):
-    for shard in range(num_shards):
-        rows = shard_rows(shard, num_shards, len(array))
-        place = {"first_row": rows.start, "shard": shard, "num_shards": num_shards}
-        ids = [f"d{row}" for row in rows]
-        path = folder / f"{shard_name(shard, num_shards)}.safetensors"
-        write_embeddings(path, array[rows.start : rows.stop], ids, **(place | (changes or {}).get(shard, {})))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,130 @@
+"""The best passages of each query with their docids: by exact search within a memory budget, or with an index."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpr_lightning.encoding.embeddings import Embeddings
+from dpr_lightning.errors import UserError
+from dpr_lightning.retrieval.candidates import Rows, Scores, choose_picker
+from dpr_lightning.retrieval.index import PassageIndex
+from dpr_lightning.retrieval.memory import plan_search
+from dpr_lightning.retrieval.topk import SLACK, topk_inner_product
+
+_log = logging.getLogger(__name__)
+_RECALL_QUERIES, _RECALL_CUTOFF = 100, 100
+
+
+class Ranked(NamedTuple):
+    """The best passages of one query, best first: corpus rows, docids and scores."""
+
+    rows: Rows
+    docids: list[str]
+    scores: Scores
+
+
+def rank_exactly(queries: Embeddings, passages: list[Embeddings], depth: int, memory: int) -> Iterator[Ranked]:
+    """Ranks for each query the `depth` best passages in at most `memory` bytes, after saying how that is done."""
+    cut = plan_search(memory, passages, queries=len(queries.ids), depth=depth)
+    _log.info(
+        "search: corpus %.2f GB in %d files, blocks of %s passages, %s queries a pass, at most %.0f MB of memory",
+        sum(part.array.nbytes for part in passages) / (1 << 30),
+        len(passages),
+        f"{cut.block_rows:,}",
+        f"{cut.queries:,}",
+        cut.peak / (1 << 20),
+    )
+    if cut.peak > memory:
+        _log.warning("memory=%.0f MB is less than this search takes", memory / (1 << 20))
+    for vectors in queries.blocks(cut.queries):
+        yield from rank_passages(vectors, passages, depth=depth, block_rows=cut.block_rows)
+
+
+def rank_with_index(
+    index: PassageIndex, queries: Embeddings, passages: list[Embeddings], depth: int, memory: int
+) -> Iterator[Ranked]:
+    """Ranks for each query what the index finds, then says how fast that was and how much of the best it missed."""
+    short, seconds = 0, 0.0
+    for vectors in queries.blocks(max(1, memory // index.bytes_per_query(depth))):
+        start = time.perf_counter()
+        found = index.topk(vectors, depth=depth)
+        seconds += time.perf_counter() - start
+        short += sum(len(rows) < depth for _, rows in found)
+        yield from name_passages(found, passages)
+    speed = f"{len(queries.ids) / seconds:,.0f} queries/s"
+    _log.info("index %s: %s, %s", index.factory, _recall(index, queries, passages, depth, memory), speed)
+    if short:
+        _log.warning(
+            "index %s found fewer than %d passages for %d queries: search wider (ann.nprobe, ann.ef_search)",
+            index.factory,
+            depth,
+            short,
+        )
+
+
+def _recall(index: PassageIndex, queries: Embeddings, passages: list[Embeddings], depth: int, memory: int) -> str:
+    """How many of the best 100 passages of each of up to 100 queries the index finds."""
+    places = np.unique(np.linspace(0, len(queries.ids) - 1, _RECALL_QUERIES).astype(np.int64))
+    sample, cutoff = np.asarray(queries.array[places], np.float32), min(depth, _RECALL_CUTOFF)
+    cut = plan_search(memory, passages, queries=len(sample), depth=cutoff)
+    _, exact = topk_inner_product(sample, _blocks(passages, cut.block_rows), depth=cutoff)
+    shares = [
+        np.isin(best, rows[:cutoff]).mean()
+        for best, (_, rows) in zip(exact, index.topk(sample, depth=depth), strict=True)
+    ]
+    return f"recall@{cutoff} {np.mean(shares):.4f} against exact search over {len(sample)} queries"
+
+
+def rank_passages(
+    queries: NDArray[Any], passages: list[Embeddings], *, depth: int, block_rows: int
+) -> Iterator[Ranked]:
+    """For each query its best passages by exact search.
+
+    Args:
+        queries: [Q, dim].
+        passages: the corpus's shards, in order.
+        depth: passages per query.
+        block_rows: passages that are scored at once.
+
+    Raises:
+        UserError: as `topk_inner_product`; a docid twice in one ranking.
+    """
+    depth = min(depth, sum(len(part.ids) for part in passages))
+    pick = choose_picker(len(queries), depth + SLACK)
+    found = topk_inner_product(np.asarray(queries, np.float32), _blocks(passages, block_rows), depth=depth, pick=pick)
+    yield from name_passages(zip(*found, strict=True), passages)
+
+
+def name_passages(found: Iterable[tuple[Scores, Rows]], passages: list[Embeddings]) -> Iterator[Ranked]:
+    """The docids of what was found for each query, in order.
+
+    Raises:
+        UserError: a docid twice in one ranking.
+    """
+    starts = np.cumsum([0, *(len(part.ids) for part in passages)])
+    for scores, rows in found:
+        parts = np.searchsorted(starts, rows, side="right") - 1
+        docids = np.empty(len(rows), object)
+        for part in np.unique(parts):
+            docids[parts == part] = passages[part].ids.at(rows[parts == part] - starts[part])
+        if len(set(docids)) < len(docids):
+            _refuse_twice(docids.tolist(), [passages[part].path for part in parts])
+        yield Ranked(rows, docids.tolist(), scores)
+
+
+def _refuse_twice(docids: list[str], files: list[Path]) -> None:
+    twice = next(docid for docid in docids if docids.count(docid) > 1)
+    names = sorted({file.name for docid, file in zip(docids, files, strict=True) if docid == twice})
+    raise UserError(f"{files[0].parent}: passage {twice} stands twice in {' and '.join(names)}. Encode them again.")
+
+
+def _blocks(passages: list[Embeddings], rows: int) -> Iterator[NDArray[Any]]:
+    for part in passages:
+        yield from part.blocks(rows)
