@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Ids(Sequence[str]):
@@ -46,9 +48,9 @@ class Ids(Sequence[str]):
 
     def at(self, rows: NDArray[np.int64]) -> list[str]:
         """The ids of rows [R], each at least 0."""
-        strings = pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(self.offsets), pa.py_buffer(self.utf8))
-        ids: list[str] = strings.take(pa.array(rows)).to_pylist()
-        return ids
+        starts, ends = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
+        utf8 = self.utf8.data
+        return [str(utf8[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
 
     def checksum(self) -> int:
         """The XXH3 hash of offsets and bytes."""
