@@ -70,7 +70,7 @@ def compare(folder, dim, depth, repeats):
     contestants = {
         "sgemm": lambda: product(vectors, passages),
         "IndexFlatIP": lambda: index.search(vectors, depth),
-        "ours": lambda: exhaust(rank_exactly(queries, shards, depth, MEMORY)),
+        "ours": lambda: exhaust(rank_exactly(queries, open_shards(folder / "passages"), depth, MEMORY)),
         "ours to a TREC file": lambda: search(
             folder / "queries.safetensors",
             folder / "passages",

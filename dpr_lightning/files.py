@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
+
 from dpr_lightning.errors import UserError
 
 
@@ -78,3 +80,22 @@ def flush_to_disk(file: IO[Any]) -> None:
     """Returns when what was written to `file` is on the disk."""
     file.flush()
     os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Holds the right to write a file, which ends with this process.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{path} is being written by another process. Wait for it, or choose another shard.") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # before the release: a lock on a removed file counts for nothing
+        lock.release()

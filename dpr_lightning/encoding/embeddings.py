@@ -18,18 +18,17 @@ import math
 import mmap
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from dpr_lightning.encoding.ids import Ids
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import flush_to_disk, refuse_overwrite
+from dpr_lightning.files import flush_to_disk, held, refuse_overwrite
 
 FORMAT = "dpr_lightning.embeddings/1"
 _DTYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "U64": "<u8", "U8": "u1"}
@@ -61,9 +60,10 @@ class Embeddings:
     array: NDArray[Any]
     chunk_size: int
     checksums: NDArray[np.uint64]  # [chunks + 1], the last of the ids
+    _intact: set[int] = field(default_factory=set)  # chunks that need no second check
 
     def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
-        """Blocks [rows, dim] of `array` in order, the last smaller, each chunk checked where its last row is read.
+        """Blocks [rows, dim] of `array` in order, the last smaller; each chunk is checked once, at its last row.
 
         A block's pages leave this process's memory when the next is asked for; it can be read again all the same.
 
@@ -77,11 +77,13 @@ class Embeddings:
             while row < end:
                 chunk = row // self.chunk_size
                 stop = min(end, (chunk + 1) * self.chunk_size)
-                digest.update(self.array[row:stop].data)
-                if stop in (total, (chunk + 1) * self.chunk_size):
-                    if digest.intdigest() != self.checksums[chunk]:
-                        raise self._damaged(f"rows {chunk * self.chunk_size:,} to {stop - 1:,}")
-                    digest.reset()
+                if chunk not in self._intact:
+                    digest.update(self.array[row:stop].data)
+                    if stop in (total, (chunk + 1) * self.chunk_size):
+                        if digest.intdigest() != self.checksums[chunk]:
+                            raise self._damaged(f"rows {chunk * self.chunk_size:,} to {stop - 1:,}")
+                        self._intact.add(chunk)
+                        digest.reset()
                 row = stop
             yield self.array[first:end]
             if isinstance(mapping, mmap.mmap):
@@ -181,7 +183,7 @@ class EmbeddingWriter:
         self._first_embedding = len(self._header) + 8 * _table_size(self.rows, chunk_size)
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._disk_problems_named(), contextlib.ExitStack() as opened:
-            opened.enter_context(_held(path))
+            opened.enter_context(held(path))
             refuse_overwrite(path, overwrite)
             self._file = opened.enter_context(self.partial.open("r+b" if self.partial.exists() else "w+b"))
             self.done = self._continue(overwrite)
@@ -259,20 +261,6 @@ class EmbeddingWriter:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # told already: what could not be written cannot be written now either
             self._opened.close()
-
-
-@contextlib.contextmanager
-def _held(path: Path) -> Iterator[None]:
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{path} is being written by another process. Wait for it, or choose another shard.") from None
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # before the release: a lock on a removed file counts for nothing
-        lock.release()
 
 
 def _table_size(rows: int, chunk_size: int) -> int:
