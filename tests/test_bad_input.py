@@ -66,6 +66,7 @@ CONFIG_MISTAKES = [
     ("scheduler.warmup=abc", "scheduler.warmup: 'abc' is not a number"),
     ("grad_cache.query_chunk_size=4", "grad_cache: only one chunk size is set"),
     ("grad_cache={query_chunk_size:4,passage_chunk_size:x}", "grad_cache.passage_chunk_size: 'x' "),
+    ("trainer.gradient_clip_val=-1.0", "trainer.gradient_clip_val: -1.0 is negative"),
     ("checkpoint.every_n_steps=0", "checkpoint.every_n_steps: 0 "),
     ("trainer.max_epochs=abc", "trainer.max_epochs: 'abc' is not a whole number or null"),
     ("trainer.max_epochs=-3", "trainer: ", "max_epochs", "-3"),

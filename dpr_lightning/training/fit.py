@@ -56,7 +56,14 @@ def make_module(
     """The Lightning module: with gradient cache where both chunk sizes are given, plain where none is.
 
     `parts` are loss, optimizer and scheduler as `RetrieverModule` takes them.
+
+    Raises:
+        UserError: one chunk size alone, or a negative norm to clip to, which Lightning would take for none.
     """
+    if gradient_clip_val is not None and gradient_clip_val < 0:
+        raise UserError(
+            f"trainer.gradient_clip_val: {gradient_clip_val} is negative. Set a norm, or null for no limit."
+        )
     if query_chunk_size is None and passage_chunk_size is None:
         return RetrieverModule(bi_encoder, **parts)
     if query_chunk_size is None or passage_chunk_size is None:
