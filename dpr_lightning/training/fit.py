@@ -58,11 +58,11 @@ def make_module(
     `parts` are loss, optimizer and scheduler as `RetrieverModule` takes them.
 
     Raises:
-        UserError: one chunk size alone, or a negative norm to clip to, which Lightning would take for none.
+        UserError: one chunk size alone, or no norm to clip to (a negative one would be none to Lightning).
     """
-    if gradient_clip_val is not None and gradient_clip_val < 0:
+    if gradient_clip_val is not None and not (isinstance(gradient_clip_val, int | float) and gradient_clip_val >= 0):
         raise UserError(
-            f"trainer.gradient_clip_val: {gradient_clip_val} is negative. Set a norm, or null for no limit."
+            f"trainer.gradient_clip_val: {gradient_clip_val!r} is no norm of at least 0. Set one, or null for no limit."
         )
     if query_chunk_size is None and passage_chunk_size is None:
         return RetrieverModule(bi_encoder, **parts)
