@@ -35,20 +35,24 @@ def check_choice(value: object, key: str, choices: Sequence[object]) -> None:
 
 @contextlib.contextmanager
 def mistakes_in_one_line(
-    *others: type[Exception], message: Callable[[Exception], str] = str, traceback: bool = False
+    *others: type[Exception],
+    message: Callable[[Exception], str] = str,
+    interrupted: str = "interrupted",
+    traceback: bool = False,
 ) -> Iterator[None]:
     """Ends the process with one line on stderr: after a user's mistake with exit code 1, after Ctrl-C with 130.
 
     Args:
         others: what is a user's mistake besides UserError and a path that cannot be read or written.
         message: what to say of them.
+        interrupted: what to say after Ctrl-C.
         traceback: let mistakes through, for Python to print at length.
     """
     mistakes: tuple[type[Exception], ...] = (UserError, OSError, *others)
     try:
         yield
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         sys.exit(130)
     except mistakes as error:
         if traceback:

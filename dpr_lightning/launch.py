@@ -47,8 +47,14 @@ def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
     """
     script = Path(task.__code__.co_filename)
     wants_traceback = os.environ.get(_FULL_ERROR) == "1"
-    hydra_errors = HydraException, OmegaConfBaseException
-    mistakes = functools.partial(mistakes_in_one_line, *hydra_errors, message=_message, traceback=wants_traceback)
+    mistakes = functools.partial(
+        mistakes_in_one_line,
+        HydraException,
+        OmegaConfBaseException,
+        message=_message,
+        interrupted="interrupted; the same command goes on from here",
+        traceback=wants_traceback,
+    )
 
     @functools.wraps(task)
     def run(config: DictConfig) -> None:

@@ -79,7 +79,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(settings, command, tm
         process.send_signal(signal.SIGINT)
         code, _, err = end(process)
     assert code == 130
-    assert err == "interrupted\n"
+    assert err == "interrupted; the same command goes on from here\n"
     assert not (tmp_path / "run" / "model").exists()
     reached = torch.load(checkpoint, weights_only=True)["global_step"]
     code, out, err = command("train", *settings, f"trainer.max_steps={reached + 1}", "trainer.max_epochs=-1")
