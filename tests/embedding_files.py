@@ -39,12 +39,8 @@ def numbers(rows, dim=5, dtype="float32"):
 
 def write_embeddings(path, array, ids, *, first_row=0, shard=0, num_shards=1, model="m", data="d", side="passage"):
     """Writes one shard."""
-    identity = Identity(side, shard, num_shards, first_row, len(array), "32", 2048, model, data)
-    form = {"dim": array.shape[1], "dtype": array.dtype.name, "chunk_size": 64}
-    with EmbeddingWriter(path, identity, ids, **form) as writer:
-        for first in range(0, len(array), 64):
-            writer.append(array[first : first + 64])
-        writer.finish()
+    place = {"side": side, "shard": shard, "num_shards": num_shards, "first_row": first_row}
+    write(path, array, ids, chunk_size=64, **place, model_fingerprint=model, data_fingerprint=data)
     return path
 
 

@@ -76,6 +76,7 @@ class _RunningTopK:
         self.rows: Rows = np.full((len(queries), depth), _NO_ROW)
 
     def add(self, block: NDArray[Any]) -> None:
+        """Ranks the next block [B, D] of the corpus among the passages before it."""
         dim = self.queries.shape[1]
         if block.shape[1] != dim:
             raise UserError(f"queries have {dim} dimensions, passages {block.shape[1]}: two models made them.")

@@ -2,10 +2,9 @@
 
 import pytest
 from conftest import SHARED
-from embedding_files import write
+from embedding_files import write_corpus
 
 from dpr_lightning import open_embeddings
-from dpr_lightning.encoding.shards import shard_name, shard_rows
 from dpr_lightning.retrieval.search import search
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not SHARED.exists(), reason="nq-mini is not here")]
@@ -28,12 +27,7 @@ def test_shards_and_memory_do_not_change_the_ranking(command, tiny_model, tmp_pa
     model, rankings = whole.identity.model_fingerprint, {}
     for num_shards in (1, 3, 7, 20):
         folder = tmp_path / f"{num_shards}"
-        for shard in range(num_shards):
-            rows = shard_rows(shard, num_shards, len(whole.ids))
-            place = {"shard": shard, "num_shards": num_shards, "first_row": rows.start}
-            part = slice(rows.start, rows.stop)
-            path = folder / f"{shard_name(shard, num_shards)}.safetensors"
-            write(path, whole.array[part], whole.ids[part], chunk_size=100, **place, model_fingerprint=model)
+        write_corpus(folder, whole.array, num_shards, {shard: {"model": model} for shard in range(num_shards)})
         for memory in ("64MB", "4GB"):
             search(queries, folder, tmp_path, split="test", memory=memory, overwrite=True)
             rankings[num_shards, memory] = (tmp_path / "test.trec").read_bytes()
