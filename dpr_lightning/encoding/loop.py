@@ -72,20 +72,14 @@ def encode_rows(
     """
     start, first = time.perf_counter(), writer.done
     tokens = places = 0
-    multiple: int | None
-    batch_of: Callable[[TokenIds], dict[str, Any]]
     device = next(encoder.parameters()).device
-    if isinstance(encoder, PackedEncoder):
-        multiple, batch_of = None, encoder.pack
-    else:
-        multiple = 1 if device.type == "cpu" else 8  # a GPU's kernels want aligned rows
-        batch_of = functools.partial(inputs.pad, multiple=multiple)
+    multiple, batch_of = _batching(encoder, inputs, device)
     chunks = [
         range(row, min(row + writer.chunk_size, writer.rows)) for row in range(first, writer.rows, writer.chunk_size)
     ]
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind, torch.inference_mode():
         tokenized = [ahead.submit(token_ids, chunk) for chunk in chunks[:1]]
-        stored: list[Future[None]] = []
+        stored: Future[None] | None = None
         for number in range(len(chunks)):
             chunk_ids = tokenized.pop().result()
             tokenized += [ahead.submit(token_ids, following) for following in chunks[number + 1 : number + 2]]
@@ -100,11 +94,11 @@ def encode_rows(
             tokens += sum(lengths)
             fetched = torch.cat(embeddings).to("cpu", non_blocking=device.type == "cuda")
             ready = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-            while stored:
-                stored.pop().result()
-            stored.append(behind.submit(_store, writer, ids, fetched, np.concatenate(batches), ready))
-        while stored:
-            stored.pop().result()
+            if stored is not None:
+                stored.result()
+            stored = behind.submit(_store, writer, ids, fetched, np.concatenate(batches), ready)
+        if stored is not None:
+            stored.result()
     writer.finish()
     return Speed(writer.rows - first, time.perf_counter() - start, tokens, places)
 
@@ -126,6 +120,16 @@ def length_batches(lengths: Sequence[int], tokens_per_batch: int, multiple: int 
             stop = start + tokens_per_batch // (-(-longest // multiple) * multiple)
         yield order[start : max(stop, start + 1)]
         start = max(stop, start + 1)
+
+
+def _batching(
+    encoder: Encoder | PackedEncoder, inputs: InputTokenizer, device: torch.device
+) -> tuple[int | None, Callable[[TokenIds], dict[str, Any]]]:
+    """To what multiple rows are padded, None where they are packed, and what makes a batch of their token ids."""
+    if isinstance(encoder, PackedEncoder):
+        return None, encoder.pack
+    multiple = 1 if device.type == "cpu" else 8  # a GPU's kernels want aligned rows
+    return multiple, functools.partial(inputs.pad, multiple=multiple)
 
 
 def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
