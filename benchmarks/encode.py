@@ -102,40 +102,44 @@ def matmul_flops(precision, size=2048, products=4):
     return products * 2 * size**3 / (time.perf_counter() - start)
 
 
-def flops(model, lengths):
+def flops(transformer, lengths):
     """Arithmetic of the transformer for rows of these lengths: weights, and attention's two products."""
-    transformer = load_bi_encoder(model, **MODEL_SETTINGS).passage.transformer
     matrices = sum(weight.numel() for weight in transformer.encoder.parameters() if weight.ndim == 2)
     config = transformer.config
     attention = 4 * config.hidden_size * config.num_hidden_layers
     return sum(2 * matrices * length + attention * length**2 for length in lengths)
 
 
+def best_batch(model, texts, precision):
+    """The batch size at which sentence-transformers is fastest, each tried once after a warm-up."""
+    trials = {}
+    for batch_size in BATCHES:
+        trial = SentenceTransformers(model, texts[:256], precision, batch_size)
+        trial(), trial()
+        trials[batch_size] = trial.seconds
+    return min(trials, key=trials.get)
+
+
+def make_contestants(model, corpus, texts, best):
+    """By name, given sentence-transformers' best batch size in each precision; a name says the precision."""
+    made = {"padded loop 32": PaddedLoop(model, texts)}
+    made["sentence-transformers 32, batch 32"] = SentenceTransformers(model, texts, "32", 32)
+    for precision, size in best.items():
+        made[f"engine {precision}"] = Engine(model, str(corpus), precision)
+        made[f"sentence-transformers {precision}, best batch ({size})"] = SentenceTransformers(
+            model, texts, precision, size
+        )
+    return made
+
+
 def compare(model, corpus, name, repeats):
     rows = open_corpus(str(corpus)).rows
     texts = [f"{row['title']} {row['text']}" if row["title"] else row["text"] for row in rows]
-    inputs = load_bi_encoder(model, **MODEL_SETTINGS).inputs
-    lengths = [len(row) for row in inputs.encode_passages(rows["title"], rows["text"])]
-    work, default = flops(model, lengths), resolve_precision("auto", torch.device("cpu"))
-    best = {}
-    for precision in dict.fromkeys(("32", default)):
-        trials = {}
-        for batch_size in BATCHES:
-            trial = SentenceTransformers(model, texts[:256], precision, batch_size)
-            trial(), trial()
-            trials[batch_size] = trial.seconds
-        best[precision] = min(trials, key=trials.get)
-    contestants = {
-        "engine 32": Engine(model, str(corpus), "32"),
-        "sentence-transformers 32, batch 32": SentenceTransformers(model, texts, "32", 32),
-        f"sentence-transformers 32, best batch ({best['32']})": SentenceTransformers(model, texts, "32", best["32"]),
-        "padded loop 32": PaddedLoop(model, texts),
-    }
-    if default != "32":
-        contestants[f"engine {default}"] = Engine(model, str(corpus), default)
-        contestants[f"sentence-transformers {default}, best batch ({best[default]})"] = SentenceTransformers(
-            model, texts, default, best[default]
-        )
+    bi_encoder, default = load_bi_encoder(model, **MODEL_SETTINGS), resolve_precision("auto", torch.device("cpu"))
+    lengths = [len(row) for row in bi_encoder.inputs.encode_passages(rows["title"], rows["text"])]
+    work = flops(bi_encoder.passage.transformer, lengths)
+    best = {precision: best_batch(model, texts, precision) for precision in dict.fromkeys(("32", default))}
+    contestants = make_contestants(model, corpus, texts, best)
     exact = contestants["padded loop 32"]()
     for what, contestant in contestants.items():
         similarity = (contestant() * exact).sum(1).min()  # the same vectors, or the comparison means nothing
@@ -148,32 +152,28 @@ def compare(model, corpus, name, repeats):
             contestant()
             seconds[what].append(contestant.seconds)
             shares[what].append(work / contestant.seconds / peaks["32" if " 32" in what else default])
+    report_turns(name, len(texts), seconds, shares)
+    report(corpus=name, passages=len(texts), tokens=sum(lengths), median_length=statistics.median(lengths))
+
+
+def report_turns(name, passages, seconds, shares):
     for what, turns in seconds.items():
-        speeds = sorted(len(texts) / turn for turn in turns)
-        report(
-            corpus=name,
-            what=what,
-            passages_per_s=round(statistics.median(speeds), 1),
-            spread=[round(speeds[0], 1), round(speeds[-1], 1)],
-            flops_share=round(statistics.median(shares[what]), 3),
-        )
-    for ours in (what for what in contestants if what.startswith("engine")):
-        for other in contestants:
-            if other != ours:
-                ratios = sorted(b / a for a, b in zip(seconds[ours], seconds[other], strict=True))
-                report(
-                    corpus=name,
-                    ratio=f"{ours} / {other}, passages/s",
-                    median=round(statistics.median(ratios), 3),
-                    spread=[round(ratios[0], 3), round(ratios[-1], 3)],
-                )
-    report(
-        corpus=name,
-        passages=len(texts),
-        tokens=sum(lengths),
-        median_length=statistics.median(lengths),
-        seconds_of="turn",
-    )
+        speeds = [passages / turn for turn in turns]
+        share = median(shares[what])
+        report(corpus=name, what=what, passages_per_s=median(speeds), spread=spread(speeds), flops_share=share)
+    for ours in (what for what in seconds if what.startswith("engine")):
+        for other in (what for what in seconds if what != ours):
+            ratios = [b / a for a, b in zip(seconds[ours], seconds[other], strict=True)]
+            ratio = f"{ours} / {other}, passages/s"
+            report(corpus=name, ratio=ratio, median=median(ratios), spread=spread(ratios))
+
+
+def median(values):
+    return round(statistics.median(values), 3)
+
+
+def spread(values):
+    return [round(min(values), 3), round(max(values), 3)]
 
 
 def whole_process(model, corpus, folder, passages):
