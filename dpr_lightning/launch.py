@@ -142,8 +142,8 @@ def this_command(script: str, folder: str, *overrides: str) -> list[str]:
     """
     job = HydraConfig.get()
     words = job.overrides.task if job.mode == RunMode.MULTIRUN else sys.argv[1:]
-    logs = str(Path(job.runtime.output_dir) / folder).replace("'", r"\'")
-    return [sys.executable, script, *words, *overrides, f"hydra.run.dir='{logs}'"]
+    logs = _quoted(Path(job.runtime.output_dir) / folder)
+    return [sys.executable, script, *words, *overrides, f"hydra.run.dir={logs}"]
 
 
 def training_run_dir(config: DictConfig) -> Path:
@@ -158,9 +158,14 @@ def training_run_dir(config: DictConfig) -> Path:
         varied = job.job.override_dirname
         if varied and "run_dir-" not in varied:
             folder /= re.sub(r"[^\w.+-]+", "_", varied)
-        escaped = str(folder).replace("'", r"\'")
-        sys.argv[1:] = [*job.overrides.task, f"run_dir='{escaped}'"]
+        sys.argv[1:] = [*job.overrides.task, f"run_dir={_quoted(folder)}"]
     return folder
+
+
+def _quoted(path: Path) -> str:
+    """A path as the value of an override, whatever characters it holds."""
+    escaped = str(path).replace("'", r"\'")
+    return f"'{escaped}'"
 
 
 def keep_settings(config: DictConfig, folder: Path) -> None:
