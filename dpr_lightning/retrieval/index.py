@@ -23,7 +23,7 @@ from dpr_lightning.encoding.embeddings import Embeddings
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.files import folder_written_whole, write_json
 from dpr_lightning.retrieval.candidates import Rows, Scores
-from dpr_lightning.retrieval.topk import score_exactly
+from dpr_lightning.retrieval.topk import score_pairs
 
 _log = logging.getLogger(__name__)
 _SETTINGS = {"nprobe": "nprobe", "ef_search": "efSearch"}  # ours: faiss's
@@ -89,14 +89,14 @@ class PassageIndex:
         scores, rows = scores[order], rows[order]
         if self._rescore:
             places = np.searchsorted(rows, self._starts)
-            scores = np.concatenate(
-                [
-                    score_exactly(query, part.array, rows[first:end] - start)
-                    for part, start, first, end in zip(
-                        self._passages, self._starts[:-1], places[:-1], places[1:], strict=True
-                    )
-                ]
-            )
+            stored = [
+                part.array[rows[first:end] - start]
+                for part, start, first, end in zip(
+                    self._passages, self._starts[:-1], places[:-1], places[1:], strict=True
+                )
+            ]
+            vectors = np.concatenate(stored).astype(np.float32, copy=False)
+            scores = score_pairs(query[None], vectors, np.arange(len(rows))[None])[0]
         best = np.argsort(-scores, kind="stable")[:depth]
         return scores[best], rows[best]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dpr_lightning.encoding.embeddings import Embeddings
 from dpr_lightning.errors import UserError
-from dpr_lightning.retrieval.topk import QUERIES_AT_ONCE, ROWS_AT_ONCE, SLACK
+from dpr_lightning.retrieval.topk import PAIRS_AT_ONCE, QUERIES_AT_ONCE, SLACK
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _FAISS_TILE = 1024  # passages; faiss holds a product of QUERIES_AT_ONCE x this
@@ -35,10 +35,10 @@ def plan_search(memory: int, passages: list[Embeddings], *, queries: int, depth:
     (_, dim), itemsize = passages[0].array.shape, passages[0].array.itemsize
     total = sum(len(part.ids) for part in passages)
     candidates = min(depth, total) + SLACK
-    per_query = 6 * dim + 12 * candidates + 16  # embedding, scores and rows
+    per_query = 6 * dim + 20 * candidates + 16  # embedding, keys, then scores and rows
     per_picked = (12 + 24) * candidates + 4 * _FAISS_TILE  # result, reservoir of twice its length, product
     per_row = dim * (4 if itemsize == 4 else itemsize + 4) + 64  # mapped, widened; a block that is looked at again
-    fixed = _BLAS + ROWS_AT_ONCE * dim * 12 + 400 * candidates  # candidates being scored; one ranking with its docids
+    fixed = _BLAS + 60 * max(PAIRS_AT_ONCE, candidates)  # pairs being scored and merged
     half = (memory - fixed) // 2
     group = half // (per_query + per_picked)
     if group > QUERIES_AT_ONCE:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.candidates import Rows, Scores, choose_picker
 from dpr_lightning.retrieval.index import PassageIndex
 from dpr_lightning.retrieval.memory import plan_search
-from dpr_lightning.retrieval.topk import SLACK, topk_inner_product
+from dpr_lightning.retrieval.topk import QUERIES_AT_ONCE, SLACK, topk_inner_product
 
 _log = logging.getLogger(__name__)
 _RECALL_QUERIES, _RECALL_CUTOFF = 100, 100
@@ -108,21 +107,48 @@ def name_passages(found: Iterable[tuple[Scores, Rows]], passages: list[Embedding
     Raises:
         UserError: a docid twice in one ranking.
     """
-    starts = np.cumsum([0, *(len(part.ids) for part in passages)])
+    found = list(found)
+    lookups = sum(len(rows) for _, rows in found[:QUERIES_AT_ONCE])
+    docids_of = _naming(passages, lookups)
     for scores, rows in found:
+        docids = docids_of(rows)
+        if len(set(docids)) < len(docids):
+            _refuse_twice(docids, rows, passages)
+        yield Ranked(rows, docids, scores)
+
+
+def _naming(passages: list[Embeddings], lookups: int) -> Callable[[Rows], list[str]]:
+    """How to name corpus rows: each when found, or all beforehand if they are few.
+
+    What `lookups` of one pass took while they were found is then free for the strings.
+    """
+    starts = _starts(passages)
+    if 2 * starts[-1] <= lookups:
+        every = np.array([docid for part in passages for docid in part.ids[:]], object)
+        return lambda rows: every[rows].tolist()
+
+    def decoded(rows: Rows) -> list[str]:
         parts = np.searchsorted(starts, rows, side="right") - 1
         docids = np.empty(len(rows), object)
         for part in np.unique(parts):
             docids[parts == part] = passages[part].ids.at(rows[parts == part] - starts[part])
-        if len(set(docids)) < len(docids):
-            _refuse_twice(docids.tolist(), [passages[part].path for part in parts])
-        yield Ranked(rows, docids.tolist(), scores)
+        return docids.tolist()
+
+    return decoded
 
 
-def _refuse_twice(docids: list[str], files: list[Path]) -> None:
+def _refuse_twice(docids: list[str], rows: Rows, passages: list[Embeddings]) -> None:
     twice = next(docid for docid in docids if docids.count(docid) > 1)
-    names = sorted({file.name for docid, file in zip(docids, files, strict=True) if docid == twice})
-    raise UserError(f"{files[0].parent}: passage {twice} stands twice in {' and '.join(names)}. Encode them again.")
+    places = np.array([row for docid, row in zip(docids, rows, strict=True) if docid == twice])
+    files = [passages[part].path for part in np.searchsorted(_starts(passages), places, side="right") - 1]
+    names = " and ".join(sorted({file.name for file in files}))
+    raise UserError(f"{files[0].parent}: passage {twice} stands twice in {names}. Encode them again.")
+
+
+def _starts(passages: list[Embeddings]) -> Rows:
+    """The corpus row at which each shard begins, and the number of rows."""
+    starts: Rows = np.cumsum([0, *(len(part.ids) for part in passages)])
+    return starts
 
 
 def _blocks(passages: list[Embeddings], rows: int) -> Iterator[NDArray[Any]]:

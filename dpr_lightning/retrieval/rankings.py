@@ -162,6 +162,8 @@ def _parse(path: Path, number: int, line: bytes) -> tuple[str, str, float, str]:
 
 
 def _check_ids(ids: list[str], format: str) -> None:
+    if " ".join(ids).split() == ids:
+        return
     for value in ids:
         fits_text = bool(value.strip()) and "\t" not in value and "\n" not in value
         if not (fits_text and (format == "text" or value.split() == [value])):

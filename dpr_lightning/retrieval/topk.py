@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.candidates import Picker, Rows, Scores, pick_with_faiss
+from dpr_lightning.retrieval.keys import NOTHING, keys_of, rows_of, scores_of
 
 SLACK = 16  # candidates beyond depth, so that rounding in the block product rarely asks for a second look
 QUERIES_AT_ONCE = 4096  # as faiss's own blocks, which would be multiplied one after another anyway
-ROWS_AT_ONCE = 128  # two arrays of which stay in the processor's cache
-_NO_ROW = np.iinfo(np.int64).max
+PAIRS_AT_ONCE = 1 << 17  # of a query and a passage, scored and merged at once
+_FEWEST_FOR_PRODUCT = 20  # queries; for fewer, faiss takes the pairs one by one as well
 
 
 def topk_inner_product(
@@ -31,7 +33,7 @@ def topk_inner_product(
 
     Args:
         queries: [Q, D] float32.
-        blocks: [B, D] float32 or float16 each, in corpus order; each is read once.
+        blocks: [B, D] float32 or float16 each, in corpus order; each is read once. Rows in all: below 2**32.
         depth: passages kept per query, at least 1; takes memory, even where the corpus has fewer.
         pick: picks the candidates.
 
@@ -51,29 +53,29 @@ def topk_inner_product(
         search.add(block)
     if not search.rows_seen:
         raise UserError("there are no passages to search. Encode the corpus first.")
-    return search.scores[:, : search.rows_seen], search.rows[:, : search.rows_seen]
+    return search.ranking()
 
 
-def score_exactly(query: NDArray[np.float32], passages: NDArray[Any], rows: Rows) -> Scores:
-    """Scores [R] of a query [D] with R rows of passages [P, D]: of a pair always the same, whatever it is scored with.
+def score_pairs(queries: NDArray[np.float32], passages: NDArray[np.float32], rows: Rows) -> Scores:
+    """Scores [Q, R] of queries [Q, D] with `rows` [Q, R] of passages [B, D]; the row -1 scores -inf.
 
-    Products of float32 are exact in float64, where each score is summed in one order, to be rounded once.
+    A pair's score is the same whatever is scored beside it and by however many threads: each is summed by itself, in
+    the one order that faiss has for D dimensions on this kind of processor.
     """
-    wide, scores = query.astype(np.float64), np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        piece = slice(start, start + ROWS_AT_ONCE)
-        scores[piece] = np.einsum("pd,d->p", passages.take(rows[piece], axis=0).astype(np.float64), wide)
+    scores, each = np.empty(rows.shape, np.float32), np.repeat(np.arange(len(rows)), rows.shape[1])
+    inputs = [np.ascontiguousarray(array) for array in (queries, each, passages, rows)]
+    pointers = [faiss.swig_ptr(array) for array in (*inputs, scores)]
+    faiss.pairwise_indexed_inner_product(queries.shape[1], rows.size, *pointers)  # type: ignore[attr-defined]
     return scores
 
 
 class _RunningTopK:
-    """Rankings [Q, depth] over the blocks so far; what is not filled yet scores -inf."""
+    """Rankings over the blocks so far, as keys [Q, depth], each query's ascending."""
 
     def __init__(self, queries: NDArray[np.float32], depth: int, pick: Picker) -> None:
         self.queries, self.pick, self.rows_seen = queries, pick, 0
         self.query_norms = _norms(queries, 0, "query")
-        self.scores: Scores = np.full((len(queries), depth), -np.inf, np.float32)
-        self.rows: Rows = np.full((len(queries), depth), _NO_ROW)
+        self.keys = np.full((len(queries), depth), NOTHING)
 
     def add(self, block: NDArray[Any]) -> None:
         """Ranks the next block [B, D] of the corpus among the passages before it."""
@@ -81,33 +83,71 @@ class _RunningTopK:
         if block.shape[1] != dim:
             raise UserError(f"queries have {dim} dimensions, passages {block.shape[1]}: two models made them.")
         block = np.ascontiguousarray(block, np.float32)
-        if not len(block):
-            return
-        # |block product - exact score| of one pair, over any order of summation
-        errors = dim * np.finfo(np.float32).eps * self.query_norms * _norms(block, self.rows_seen, "passage").max()
-        k = min(self.scores.shape[1] + SLACK, len(block))
-        for first in range(0, len(self.queries), QUERIES_AT_ONCE):
-            picked = self.pick(self.queries[first : first + QUERIES_AT_ONCE], block, k)
-            for query, (rough, rows) in enumerate(zip(*picked, strict=True), first):
-                self._merge(query, block, rough, rows, errors[query])
+        if len(self.queries) < _FEWEST_FOR_PRODUCT:
+            self._add_all(block)
+        elif len(block):
+            self._add_picked(block)
         self.rows_seen += len(block)
 
-    def _merge(self, query: int, block: NDArray[np.float32], rough: Scores, rows: Rows, error: np.float32) -> None:
-        """Merges a block's candidates, rough scores descending, into a ranking."""
-        before = self.scores[query].copy(), self.rows[query].copy()
-        in_reach = np.sort(rows[rough >= before[0][-1] - error])  # ties are merged in row order
-        if len(in_reach):
-            self._rank(query, before, block, in_reach)
-        if len(rows) < len(block) and rough[-1] + error >= self.scores[query, -1]:
-            products = block @ self.queries[query]
-            self._rank(query, before, block, np.flatnonzero(products >= self.scores[query, -1] - error))
+    def ranking(self) -> tuple[Scores, Rows]:
+        """Scores and rows of what was found."""
+        keys = self.keys[:, : self.rows_seen]
+        scores, rows = np.empty(keys.shape, np.float32), np.empty(keys.shape, np.int64)
+        for query, one in enumerate(keys):
+            scores[query], rows[query] = scores_of(one), rows_of(one)
+        return scores, rows
 
-    def _rank(self, query: int, before: tuple[Scores, Rows], block: NDArray[np.float32], rows: Rows) -> None:
-        """Makes a query's ranking from the one before the block and rows of the block, ascending."""
-        scores = np.concatenate([before[0], score_exactly(self.queries[query], block, rows)])
-        best = np.argsort(-scores, kind="stable")[: len(before[0])]
-        self.scores[query] = scores[best]
-        self.rows[query] = np.concatenate([before[1], rows + self.rows_seen])[best]
+    def _add_all(self, block: NDArray[np.float32]) -> None:
+        queries = np.arange(len(self.queries))
+        step = PAIRS_AT_ONCE // max(1, len(queries))
+        for first in range(0, len(block), step):
+            rows = np.arange(first, min(first + step, len(block)))
+            self._merge(queries, block, np.tile(rows, (len(queries), 1)))
+
+    def _add_picked(self, block: NDArray[np.float32]) -> None:
+        # |block product - score of the pair|, over any two orders of summation
+        errors = block.shape[1] * np.finfo(np.float32).eps * self.query_norms
+        errors *= _norms(block, self.rows_seen, "passage").max()
+        k = min(self.keys.shape[1] + SLACK, len(block))
+        for first in range(0, len(self.queries), QUERIES_AT_ONCE):
+            rough, rows = self.pick(self.queries[first : first + QUERIES_AT_ONCE], block, k)
+            step = max(1, PAIRS_AT_ONCE // k)
+            for start in range(0, len(rows), step):
+                part = slice(start, start + step)
+                queries = np.arange(first + start, first + min(start + step, len(rows)))
+                self._merge_picked(queries, block, rough[part], rows[part], errors[queries])
+
+    def _merge_picked(
+        self, queries: Rows, block: NDArray[np.float32], rough: Scores, rows: Rows, errors: NDArray[np.float32]
+    ) -> None:
+        """Merges candidates [q, k] of some queries, rough scores descending, and what rounding may have left out."""
+        in_reach = rough >= self._reach(queries, errors)[:, None]
+        some = in_reach[:, 0]
+        self._merge(queries[some], block, np.where(in_reach, rows, -1)[some])
+        if rows.shape[1] == len(block):
+            return
+        reach = self._reach(queries, errors)
+        for place in np.flatnonzero(rough[:, -1] >= reach):
+            left_out = block @ self.queries[queries[place]] >= reach[place]
+            left_out[rows[place]] = False
+            found = np.flatnonzero(left_out)
+            for first in range(0, len(found), PAIRS_AT_ONCE):
+                self._merge(queries[place : place + 1], block, found[None, first : first + PAIRS_AT_ONCE])
+
+    def _reach(self, queries: Rows, errors: NDArray[np.float32]) -> Scores:
+        """The products from which on a passage may belong to a query's ranking."""
+        reach: Scores = scores_of(self.keys[queries, -1]) - errors
+        return reach
+
+    def _merge(self, queries: Rows, block: NDArray[np.float32], rows: Rows) -> None:
+        """Merges rows [q, R] of the block, or -1, into the rankings of some queries; a row once at most."""
+        scores = score_pairs(self.queries[queries], block, rows)
+        if not np.isfinite(scores[rows >= 0]).all():
+            _refuse("passage", self.rows_seen + rows[(rows >= 0) & ~np.isfinite(scores)][0])
+        depth = self.keys.shape[1]
+        keys = np.concatenate([self.keys[queries], keys_of(scores, self.rows_seen + rows)], 1)
+        keys.partition(depth - 1, 1)
+        self.keys[queries] = np.sort(keys[:, :depth], 1)
 
 
 def _norms(vectors: NDArray[np.float32], first_row: int, what: str) -> NDArray[np.float32]:
@@ -115,6 +155,9 @@ def _norms(vectors: NDArray[np.float32], first_row: int, what: str) -> NDArray[n
     underflow = vectors.shape[1] * np.finfo(np.float32).tiny
     norms: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors) + underflow)
     if not np.isfinite(norms).all():
-        row = first_row + int(np.flatnonzero(~np.isfinite(norms))[0])
-        raise UserError(f"the embedding of {what} row {row} is not finite. Encode it again with encode.precision=32.")
+        _refuse(what, first_row + np.flatnonzero(~np.isfinite(norms))[0])
     return norms
+
+
+def _refuse(what: str, row: int) -> None:
+    raise UserError(f"the embedding of {what} row {row} is not finite. Encode it again with encode.precision=32.")

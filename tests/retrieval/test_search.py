@@ -11,6 +11,7 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.memory import parse_bytes
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.search import reduce, search
+from dpr_lightning.retrieval.topk import score_pairs
 
 DIM = 16
 
@@ -58,7 +59,7 @@ def test_any_number_of_shards_searched_whole_or_merged_gives_the_same_bytes(tmp_
 def test_the_ranking_is_a_full_sort_by_score_and_corpus_order(tmp_path, queries, vectors):
     write_corpus(tmp_path / "c", vectors[0], 3)
     searched(tmp_path, queries, tmp_path / "c", "r", depth=50)
-    scores = (vectors[1].astype(np.float64) @ vectors[0].astype(np.float64).T).astype(np.float32)
+    scores = score_pairs(vectors[1], vectors[0], np.tile(np.arange(600), (len(vectors[1]), 1)))
     for i, found in enumerate(read_rankings(tmp_path / "r" / "test.trec")):
         rows = sorted(range(600), key=lambda row: (-scores[i, row], row))[:50]
         assert found.qid == f"q{i}"
