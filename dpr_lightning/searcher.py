@@ -15,8 +15,9 @@ from dpr_lightning.encoding.loop import prepare, resolve_precision
 from dpr_lightning.encoding.shards import open_shards
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.retrieval.docids import name_passages
 from dpr_lightning.retrieval.index import PassageIndex
-from dpr_lightning.retrieval.rank import name_passages, rank_passages
+from dpr_lightning.retrieval.rank import rank_passages
 
 _QUERIES_AT_ONCE = 64
 _BLOCK_ROWS = 4096  # of which each is read, checked and multiplied while the processor's cache holds it
@@ -83,7 +84,7 @@ class Searcher:
         if self._index:
             ranked = name_passages(self._index.topk(embeddings, depth=depth), self._shards)
         else:
-            ranked = rank_passages(embeddings, self._shards, depth=depth, block_rows=_BLOCK_ROWS)
+            ranked = rank_passages(embeddings, self._shards, depth=depth, block_rows=_BLOCK_ROWS, keep=True)
         return [
             Found(docids, scores, [self._corpus.rows[row] for row in rows.tolist()]) for rows, docids, scores in ranked
         ]

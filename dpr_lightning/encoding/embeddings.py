@@ -62,10 +62,11 @@ class Embeddings:
     checksums: NDArray[np.uint64]  # [chunks + 1], the last of the ids
     _intact: set[int] = field(default_factory=set)  # chunks that need no second check
 
-    def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
+    def blocks(self, rows: int, *, keep: bool = False) -> Iterator[NDArray[Any]]:
         """Blocks [rows, dim] of `array` in order, the last smaller; each chunk is checked once, at its last row.
 
-        A block's pages leave this process's memory when the next is asked for; it can be read again all the same.
+        A block's pages leave this process's memory when the next is asked for, unless told to `keep` them, which makes
+        reading them again faster.
 
         Raises:
             UserError: rows are not as they were written; blocks given before may be damaged as well.
@@ -86,7 +87,7 @@ class Embeddings:
                         digest.reset()
                 row = stop
             yield self.array[first:end]
-            if isinstance(mapping, mmap.mmap):
+            if isinstance(mapping, mmap.mmap) and not keep:
                 mapping.madvise(mmap.MADV_DONTNEED)  # the pages stay in the system's cache, not in this process
 
     def verify(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,9 +49,16 @@ class Ids(Sequence[str]):
 
     def at(self, rows: NDArray[np.int64]) -> list[str]:
         """The ids of rows [R], each at least 0."""
-        starts, ends = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
-        utf8 = self.utf8.data
-        return [str(utf8[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        ends = np.cumsum(lengths)
+        places = np.repeat(starts - ends + lengths, lengths) + np.arange(lengths.sum())
+        utf8 = self.utf8[places].tobytes()
+        text = utf8.decode()
+        pieces = pairwise([0, *ends.tolist()])
+        if len(text) == len(utf8):  # a byte is a character
+            return [text[start:end] for start, end in pieces]
+        return [utf8[start:end].decode() for start, end in pieces]
 
     def checksum(self) -> int:
         """The XXH3 hash of offsets and bytes."""

@@ -34,8 +34,13 @@ def choose_picker(queries: int, k: int) -> Picker:
 
 
 def pick_with_faiss(queries: NDArray[np.float32], block: NDArray[np.float32], k: int) -> tuple[Scores, Rows]:
-    """By BLAS on the CPU."""
-    found: tuple[Scores, Rows] = faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
+    """By BLAS on the CPU, which faiss leaves unused below 128,000 / D queries, where it is up to 9 times as fast."""
+    threshold = faiss.cvar.distance_compute_blas_threshold
+    faiss.cvar.distance_compute_blas_threshold = 1
+    try:
+        found: tuple[Scores, Rows] = faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
+    finally:
+        faiss.cvar.distance_compute_blas_threshold = threshold
     return found
 
 

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpr_lightning.encoding.embeddings import Embeddings
-from dpr_lightning.errors import UserError
-from dpr_lightning.retrieval.candidates import Rows, Scores, choose_picker
+from dpr_lightning.retrieval.candidates import choose_picker
+from dpr_lightning.retrieval.docids import Ranked, name_passages
 from dpr_lightning.retrieval.index import PassageIndex
 from dpr_lightning.retrieval.memory import plan_search
-from dpr_lightning.retrieval.topk import QUERIES_AT_ONCE, SLACK, topk_inner_product
+from dpr_lightning.retrieval.topk import SLACK, topk_inner_product
 
 _log = logging.getLogger(__name__)
 _RECALL_QUERIES, _RECALL_CUTOFF = 100, 100
-
-
-class Ranked(NamedTuple):
-    """The best passages of one query, best first: corpus rows, docids and scores."""
-
-    rows: Rows
-    docids: list[str]
-    scores: Scores
 
 
 def rank_exactly(queries: Embeddings, passages: list[Embeddings], depth: int, memory: int) -> Iterator[Ranked]:
@@ -82,7 +74,7 @@ def _recall(index: PassageIndex, queries: Embeddings, passages: list[Embeddings]
 
 
 def rank_passages(
-    queries: NDArray[Any], passages: list[Embeddings], *, depth: int, block_rows: int
+    queries: NDArray[Any], passages: list[Embeddings], *, depth: int, block_rows: int, keep: bool = False
 ) -> Iterator[Ranked]:
     """For each query its best passages by exact search.
 
@@ -91,66 +83,19 @@ def rank_passages(
         passages: the corpus's shards, in order.
         depth: passages per query.
         block_rows: passages that are scored at once.
+        keep: leave the passages mapped, for the next search.
 
     Raises:
         UserError: as `topk_inner_product`; a docid twice in one ranking.
     """
     depth = min(depth, sum(len(part.ids) for part in passages))
     pick = choose_picker(len(queries), depth + SLACK)
-    found = topk_inner_product(np.asarray(queries, np.float32), _blocks(passages, block_rows), depth=depth, pick=pick)
+    found = topk_inner_product(
+        np.asarray(queries, np.float32), _blocks(passages, block_rows, keep), depth=depth, pick=pick
+    )
     yield from name_passages(zip(*found, strict=True), passages)
 
 
-def name_passages(found: Iterable[tuple[Scores, Rows]], passages: list[Embeddings]) -> Iterator[Ranked]:
-    """The docids of what was found for each query, in order.
-
-    Raises:
-        UserError: a docid twice in one ranking.
-    """
-    found = list(found)
-    lookups = sum(len(rows) for _, rows in found[:QUERIES_AT_ONCE])
-    docids_of = _naming(passages, lookups)
-    for scores, rows in found:
-        docids = docids_of(rows)
-        if len(set(docids)) < len(docids):
-            _refuse_twice(docids, rows, passages)
-        yield Ranked(rows, docids, scores)
-
-
-def _naming(passages: list[Embeddings], lookups: int) -> Callable[[Rows], list[str]]:
-    """How to name corpus rows: each when found, or all beforehand if they are few.
-
-    What `lookups` of one pass took while they were found is then free for the strings.
-    """
-    starts = _starts(passages)
-    if 2 * starts[-1] <= lookups:
-        every = np.array([docid for part in passages for docid in part.ids[:]], object)
-        return lambda rows: every[rows].tolist()
-
-    def decoded(rows: Rows) -> list[str]:
-        parts = np.searchsorted(starts, rows, side="right") - 1
-        docids = np.empty(len(rows), object)
-        for part in np.unique(parts):
-            docids[parts == part] = passages[part].ids.at(rows[parts == part] - starts[part])
-        return docids.tolist()
-
-    return decoded
-
-
-def _refuse_twice(docids: list[str], rows: Rows, passages: list[Embeddings]) -> None:
-    twice = next(docid for docid in docids if docids.count(docid) > 1)
-    places = np.array([row for docid, row in zip(docids, rows, strict=True) if docid == twice])
-    files = [passages[part].path for part in np.searchsorted(_starts(passages), places, side="right") - 1]
-    names = " and ".join(sorted({file.name for file in files}))
-    raise UserError(f"{files[0].parent}: passage {twice} stands twice in {names}. Encode them again.")
-
-
-def _starts(passages: list[Embeddings]) -> Rows:
-    """The corpus row at which each shard begins, and the number of rows."""
-    starts: Rows = np.cumsum([0, *(len(part.ids) for part in passages)])
-    return starts
-
-
-def _blocks(passages: list[Embeddings], rows: int) -> Iterator[NDArray[Any]]:
+def _blocks(passages: list[Embeddings], rows: int, keep: bool = False) -> Iterator[NDArray[Any]]:
     for part in passages:
-        yield from part.blocks(rows)
+        yield from part.blocks(rows, keep=keep)

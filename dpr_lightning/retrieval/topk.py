@@ -19,7 +19,8 @@ from dpr_lightning.retrieval.keys import NOTHING, keys_of, rows_of, scores_of
 SLACK = 16  # candidates beyond depth, so that rounding in the block product rarely asks for a second look
 QUERIES_AT_ONCE = 4096  # as faiss's own blocks, which would be multiplied one after another anyway
 PAIRS_AT_ONCE = 1 << 17  # of a query and a passage, scored and merged at once
-_FEWEST_FOR_PRODUCT = 20  # queries; for fewer, faiss takes the pairs one by one as well
+_ROWS_AT_ONCE = 4096  # scored with few queries; the processor's cache holds them meanwhile
+FEWEST_FOR_PRODUCT = 12  # queries; for fewer, picking candidates takes longer than scoring every pair
 
 
 def topk_inner_product(
@@ -83,7 +84,7 @@ class _RunningTopK:
         if block.shape[1] != dim:
             raise UserError(f"queries have {dim} dimensions, passages {block.shape[1]}: two models made them.")
         block = np.ascontiguousarray(block, np.float32)
-        if len(self.queries) < _FEWEST_FOR_PRODUCT:
+        if len(self.queries) < FEWEST_FOR_PRODUCT:
             self._add_all(block)
         elif len(block):
             self._add_picked(block)
@@ -93,15 +94,15 @@ class _RunningTopK:
         """Scores and rows of what was found."""
         keys = self.keys[:, : self.rows_seen]
         scores, rows = np.empty(keys.shape, np.float32), np.empty(keys.shape, np.int64)
-        for query, one in enumerate(keys):
-            scores[query], rows[query] = scores_of(one), rows_of(one)
+        for first in range(0, len(keys), 64):  # the copies stay small
+            part = slice(first, first + 64)
+            scores[part], rows[part] = scores_of(keys[part]), rows_of(keys[part])
         return scores, rows
 
     def _add_all(self, block: NDArray[np.float32]) -> None:
         queries = np.arange(len(self.queries))
-        step = PAIRS_AT_ONCE // max(1, len(queries))
-        for first in range(0, len(block), step):
-            rows = np.arange(first, min(first + step, len(block)))
+        for first in range(0, len(block), _ROWS_AT_ONCE):
+            rows = np.arange(first, min(first + _ROWS_AT_ONCE, len(block)))
             self._merge(queries, block, np.tile(rows, (len(queries), 1)))
 
     def _add_picked(self, block: NDArray[np.float32]) -> None:
@@ -144,10 +145,11 @@ class _RunningTopK:
         scores = score_pairs(self.queries[queries], block, rows)
         if not np.isfinite(scores[rows >= 0]).all():
             _refuse("passage", self.rows_seen + rows[(rows >= 0) & ~np.isfinite(scores)][0])
-        depth = self.keys.shape[1]
-        keys = np.concatenate([self.keys[queries], keys_of(scores, self.rows_seen + rows)], 1)
-        keys.partition(depth - 1, 1)
-        self.keys[queries] = np.sort(keys[:, :depth], 1)
+        before = self.keys[queries]
+        better = (scores >= scores_of(before[:, -1:])).any(0)
+        new = keys_of(scores[:, better], self.rows_seen + rows[:, better])
+        merged = np.partition(np.concatenate([before, new], 1), before.shape[1] - 1, 1)
+        self.keys[queries] = np.sort(merged[:, : before.shape[1]], 1)
 
 
 def _norms(vectors: NDArray[np.float32], first_row: int, what: str) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.candidates import pick_with_faiss
-from dpr_lightning.retrieval.topk import SLACK, score_pairs, topk_inner_product
+from dpr_lightning.retrieval.topk import FEWEST_FOR_PRODUCT, SLACK, score_pairs, topk_inner_product
 
 
 def reference(queries, passages, depth):
@@ -26,8 +26,8 @@ def reference(queries, passages, depth):
 
 def few_and_many(queries):
     """Queries as they are, few enough to be scored with every passage, and so often that candidates are picked."""
-    assert len(queries) < 20
-    return [queries, np.tile(queries, (-(-20 // len(queries)), 1))]
+    assert len(queries) < FEWEST_FOR_PRODUCT
+    return [queries, np.tile(queries, (-(-FEWEST_FOR_PRODUCT // len(queries)), 1))]
 
 
 def cut(passages, places):
