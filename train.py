@@ -1,5 +1,7 @@
 """Trains a bi-encoder into RUN/model: python train.py experiment=nq_untie"""
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from dpr_lightning.launch import command, explicit_keys, keep_settings, make, naming, plain, training_run_dir
@@ -11,7 +13,7 @@ def train(config: DictConfig) -> str:
     from pytorch_lightning import seed_everything
 
     from dpr_lightning.data.datamodule import RetrievalDataModule
-    from dpr_lightning.training.fit import fit, make_module, prepare_run
+    from dpr_lightning.training.fit import fit, make_module, make_trainer, prepare_run
 
     config.run_dir = str(training_run_dir(config))
     with naming("seed"):
@@ -24,11 +26,12 @@ def train(config: DictConfig) -> str:
     clip = config.trainer.gradient_clip_val
     module = make_module(bi_encoder, **parts, **plain(config.grad_cache), gradient_clip_val=clip)
     loggers = [make(config, f"logger.{name}") for name in config.logger]
-    make_trainer = make(config, "trainer")
     options = {"seed": config.seed, **plain(config, "early_stopping"), **plain(config.checkpoint)}
-    run_dir = prepare_run(config.run_dir, overwrite=config.overwrite)  # this late, so that a mistake removes nothing
+    run_dir = Path(config.run_dir)
+    trainer = make_trainer(make(config, "trainer"), module, data, run_dir=run_dir, loggers=loggers, **options)
+    prepare_run(run_dir, overwrite=config.overwrite)  # this late, so that a mistake removes nothing
     keep_settings(config, run_dir / "train")
-    return fit(make_trainer, module, data, run_dir=run_dir, loggers=loggers, **options)
+    return fit(trainer, module, data, run_dir=run_dir)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,8 @@ def test_rows_without_hard_negatives_train_with_passages_of_other_rows(command, 
 
 
 def test_a_mistake_with_overwrite_does_not_cost_the_finished_model(refused, finished_run):
-    for mistake in ("optimizer.lr=abc", "data.train=/nowhere.jsonl", "trainer.max_epochs=abc"):
+    mistakes = ["optimizer.lr=abc", "data.train=/nowhere.jsonl", "trainer.max_epochs=abc"]
+    for mistake in [*mistakes, "checkpoint.best=abc", "early_stopping.patience=0", "trainer.accelerator=tpu"]:
         refused("train", ["overwrite=true", mistake])
     assert (finished_run / "train" / "metrics.csv").exists()
 

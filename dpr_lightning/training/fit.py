@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,17 @@ from dpr_lightning.training.checkpoints import ResumePoints, find_resume_point
 from dpr_lightning.training.module import GradCacheModule, RetrieverModule
 
 
-def prepare_run(run_dir: str | Path, *, overwrite: bool) -> Path:
-    """The run folder, made where it is not there; with `overwrite`, less the training and model of an earlier run.
+def prepare_run(run_dir: Path, *, overwrite: bool) -> None:
+    """Makes the run folder where it is not there; with `overwrite`, removes training and model of an earlier run.
 
     Raises:
         UserError: it holds a finished model, and `overwrite` is not set.
     """
-    run_dir = Path(run_dir)
     refuse_overwrite(run_dir / "model", overwrite)
-    if (
-        overwrite and getattr(rank_zero_only, "rank", 0) == 0
-    ):  # the other processes start later, when training is under way
+    if overwrite and getattr(rank_zero_only, "rank", 0) == 0:  # the others start when training is under way
         for folder in ("model", "train"):
             shutil.rmtree(run_dir / folder, ignore_errors=True)
     (run_dir / "train").mkdir(parents=True, exist_ok=True)
-    return run_dir
 
 
 def make_module(
@@ -79,8 +76,8 @@ def make_module(
     )
 
 
-def fit(
-    make_trainer: Callable[..., pl.Trainer],
+def make_trainer(
+    configured: Callable[..., pl.Trainer],
     module: RetrieverModule,
     data: RetrievalDataModule,
     *,
@@ -91,14 +88,14 @@ def fit(
     best: str | None = None,
     early_stopping: Mapping[str, Any],
     seed: int = 42,
-) -> str:
-    """Trains, resuming where an earlier run was cut off, and writes `run_dir/model`.
+) -> pl.Trainer:
+    """The Trainer with the callbacks of our training. Writes nothing yet.
 
     Args:
-        make_trainer: makes the Trainer; called with loggers, callbacks and what the module and data demand.
+        configured: makes the Trainer; called with loggers, callbacks and what the module and data demand.
         module: what to train.
         data: on what.
-        run_dir: for `train/checkpoints` and `model`.
+        run_dir: for `train/checkpoints`.
         loggers: where metrics go.
         every_n_steps: steps between resume points; see `ResumePoints`.
         keep_last: resume points kept.
@@ -106,36 +103,43 @@ def fit(
         early_stopping: patience, monitor and mode; see there.
         seed: of the random numbers in the steps, that is of dropout.
 
-    Returns:
-        One line: what was written, how much was trained, how fast; nothing in processes other than the first.
-
     Raises:
         UserError: the data is not what loss or callbacks need, or the trainer does not fit this machine.
-        KeyboardInterrupt: on Ctrl-C, after Lightning has shut down.
-        SystemExit: on SIGTERM or SIGUSR1, after a resume point was written.
     """
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    start = time.perf_counter()
     module.loss.check_rows(data.train_examples.rows)
     checkpoints = ResumePoints(run_dir / "train" / "checkpoints", every_n_steps=every_n_steps, keep_last=keep_last)
     validates = data.dev_examples is not None
     deciding = validation_callbacks(checkpoints.folder, validates=validates, best=best, **early_stopping)
-    resume_point = find_resume_point(checkpoints.folder)
     demanded: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
     if not module.automatic_optimization:
         demanded["gradient_clip_val"] = None  # the module clips
-    try:
-        trainer = make_trainer(
+    with _trainer_problems():
+        return configured(
             logger=list(loggers),
             callbacks=[SeededSteps(seed), StepReport(), *deciding, checkpoints],
             enable_checkpointing=False,
             **demanded,
         )
-        trainer.fit(module, data, ckpt_path=resume_point, weights_only=True)
-    except MisconfigurationException as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"trainer: {reason} Choose trainer=cpu, gpu or ddp, or correct trainer.*.") from error
+
+
+def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule, *, run_dir: Path) -> str:
+    """Trains, resuming where an earlier run was cut off, and writes `run_dir/model`.
+
+    Returns:
+        One line: what was written, how much was trained, how fast; nothing in processes other than the first.
+
+    Raises:
+        UserError: the trainer does not fit this machine.
+        KeyboardInterrupt: on Ctrl-C, after Lightning has shut down.
+        SystemExit: on SIGTERM or SIGUSR1, after a resume point was written.
+    """
+    start = time.perf_counter()
+    resume_point = find_resume_point(run_dir / "train" / "checkpoints")
+    try:
+        with _trainer_problems():
+            trainer.fit(module, data, ckpt_path=resume_point, weights_only=True)
     except SIGTERMException:
         raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit:
@@ -149,6 +153,15 @@ def fit(
     save_bi_encoder(module.bi_encoder, run_dir / "model")
     seconds = time.perf_counter() - start
     return f"{run_dir / 'model'}: trained {trainer.global_step:,} steps in {seconds:,.0f} s{_resumed(resume_point)}"
+
+
+@contextlib.contextmanager
+def _trainer_problems() -> Iterator[None]:
+    try:
+        yield
+    except MisconfigurationException as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"trainer: {reason} Choose trainer=cpu, gpu or ddp, or correct trainer.*.") from error
 
 
 def _resumed(resume_point: Path | None) -> str:
