@@ -119,7 +119,7 @@ def naming(key: str) -> Iterator[None]:
     """Turns what a function raises at a wrong argument into a UserError that names the config key."""
     try:
         yield
-    except (InstantiationException, TypeError, ValueError) as error:
+    except (InstantiationException, TypeError, ValueError, ImportError) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         if isinstance(cause, UserError) or not isinstance(cause, TypeError | ValueError | OSError | ImportError):
             raise cause from cause.__cause__

@@ -160,8 +160,10 @@ def test_rows_without_hard_negatives_train_with_passages_of_other_rows(command, 
 
 def test_a_mistake_with_overwrite_does_not_cost_the_finished_model(refused, finished_run):
     mistakes = ["optimizer.lr=abc", "data.train=/nowhere.jsonl", "trainer.max_epochs=abc"]
-    for mistake in [*mistakes, "checkpoint.best=abc", "early_stopping.patience=0", "trainer.accelerator=tpu"]:
+    for mistake in [*mistakes, "checkpoint.best=abc", "early_stopping.patience=0"]:
         refused("train", ["overwrite=true", mistake])
+    for accelerator in ("mps", "tpu"):  # of other machines
+        refused("train", ["overwrite=true", f"trainer.accelerator={accelerator}"], "trainer")
     assert (finished_run / "train" / "metrics.csv").exists()
 
 
