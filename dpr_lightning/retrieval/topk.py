@@ -155,7 +155,10 @@ class _RunningTopK:
 def _norms(vectors: NDArray[np.float32], first_row: int, what: str) -> NDArray[np.float32]:
     """Norms, for bounds: not below the true ones even where squares are too small for float32."""
     underflow = vectors.shape[1] * np.finfo(np.float32).tiny
-    norms: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors) + underflow)
+    squares = np.empty(len(vectors), np.float32)
+    arrays = faiss.swig_ptr(squares), faiss.swig_ptr(vectors)
+    faiss.fvec_norms_L2sqr(*arrays, vectors.shape[1], len(vectors))  # type: ignore[attr-defined]
+    norms: NDArray[np.float32] = np.sqrt(squares + underflow)
     if not np.isfinite(norms).all():
         _refuse(what, first_row + np.flatnonzero(~np.isfinite(norms))[0])
     return norms
