@@ -10,6 +10,7 @@ machine without GPU. Needs the extra `interop` for the comparison.
 
 import argparse
 import copy
+import functools
 import json
 import statistics
 import sys
@@ -30,8 +31,11 @@ from dpr_lightning.encoding.loop import encode_rows, length_batches, prepare
 from dpr_lightning.encoding.progress import Progress
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.packed import PackedEncoder
+from dpr_lightning.retrieval.candidates import pick_with_torch
+from dpr_lightning.retrieval.topk import topk_inner_product
 
 CHUNK, BATCHES = 16_384, (32, 128, 512)
+BLOCK = 131_072  # passages that are searched at once
 
 
 def random_texts(count):
@@ -135,27 +139,15 @@ def contestants(model, texts, device, tokens_per_batch):
     return runs, lengths
 
 
-def search(passages, queries, depth, block=131_072):
-    """Scores and rows of the best passages of each query by inner product, block by block."""
-    best, rows = None, None
-    for start in range(0, len(passages), block):
-        scores, found = (queries @ passages[start : start + block].T).topk(depth)
-        found += start
-        if best is not None:
-            scores, found = torch.cat([best, scores], 1), torch.cat([rows, found], 1)
-            scores, order = scores.topk(depth)
-            found = found.gather(1, order)
-        best, rows = scores, found
-    return best, rows
-
-
 def time_search(rows, dim, queries, device, repeats):
-    """Lines about exact search, at depth 100, beside its matrix product alone."""
+    """Lines about exact search at depth 100, from arrays in main memory, beside the product of what the device has."""
     passages, asked = torch.randn(rows, dim, device=device), torch.randn(queries, dim, device=device)
+    blocks = np.split(passages.cpu().numpy(), range(BLOCK, rows, BLOCK))
+    pick = functools.partial(pick_with_torch, device=device.type)
     turns = [
         (
-            seconds(lambda: search(passages, asked, 100), device),
-            seconds(lambda: [asked @ block.T for block in passages.split(131_072)], device),
+            seconds(lambda: topk_inner_product(asked.cpu().numpy(), blocks, depth=100, pick=pick), device),
+            seconds(lambda: [asked @ block.T for block in passages.split(BLOCK)], device),
         )
         for _ in range(repeats + 1)
     ][1:]

@@ -65,10 +65,10 @@ def pick_with_torch(
         step = max(1, _PRODUCTS_AT_ONCE // len(queries))
         for first in range(0, len(block), step):
             right = torch.tensor(block[first : first + step], device=device)
-            new = torch.arange(first, first + len(right), device=device).expand(len(left), -1)
-            scores, rows = torch.cat([scores, left @ right.T], 1), torch.cat([rows, new], 1)
-            scores, places = scores.topk(min(k, scores.shape[1]))
-            rows = rows.gather(1, places)
+            found, places = (left @ right.T).topk(min(k, len(right)))
+            scores, rows = torch.cat([scores, found], 1), torch.cat([rows, places + first], 1)
+            scores, order = scores.topk(min(k, scores.shape[1]))
+            rows = rows.gather(1, order)
         return scores.cpu().numpy(), rows.cpu().numpy()
     finally:
         torch.set_float32_matmul_precision(precision)
