@@ -52,7 +52,6 @@ def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
         HydraException,
         OmegaConfBaseException,
         message=_message,
-        interrupted="interrupted; the same command goes on from here",
         traceback=wants_traceback,
     )
 
@@ -60,7 +59,8 @@ def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
     def run(config: DictConfig) -> None:
         if not wants_traceback:
             os.environ.pop(_FULL_ERROR, None)
-        with mistakes(), _environment_kept():
+        again = "the same command without overwrite=true" if config.get("overwrite") else "the same command"
+        with mistakes(interrupted=f"interrupted; {again} goes on from here"), _environment_kept():
             for key, hint in _KEY_TYPES.items():
                 _check_type(OmegaConf.select(config, key), hint, key)
             if summary := task(config):

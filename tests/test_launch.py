@@ -68,8 +68,9 @@ def test_a_mistake_ends_the_process_with_one_line_on_stderr(processes, kind):
     assert "Traceback" not in out
 
 
-def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(settings, command, tmp_path):
-    long = [*settings, "trainer.max_epochs=100000", "checkpoint.every_n_steps=5"]
+@pytest.mark.parametrize(("extra", "hint"), [([], ""), (["overwrite=true"], " without overwrite=true")])
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(settings, command, tmp_path, extra, hint):
+    long = [*settings, *extra, "trainer.max_epochs=100000", "checkpoint.every_n_steps=5"]
     process = start("train", *long, folder=tmp_path)
     checkpoint = tmp_path / "run" / "train" / "checkpoints" / "last.ckpt"
     with process:
@@ -79,7 +80,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(settings, command, tm
         process.send_signal(signal.SIGINT)
         code, _, err = end(process)
     assert code == 130
-    assert err == "interrupted; the same command goes on from here\n"
+    assert err == f"interrupted; the same command{hint} goes on from here\n"
     assert not (tmp_path / "run" / "model").exists()
     reached = torch.load(checkpoint, weights_only=True)["global_step"]
     code, out, err = command("train", *settings, f"trainer.max_steps={reached + 1}", "trainer.max_epochs=-1")
