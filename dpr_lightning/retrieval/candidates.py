@@ -21,7 +21,7 @@ rows in the block [Q, k]."""
 
 _FEWEST_FOR_GPU = 64  # queries; for fewer, sending the corpus to the GPU takes longer than multiplying here
 _LARGEST_K_ON_FAISS_GPU = 2048
-_PRODUCTS_AT_ONCE = 1 << 28  # 1 GB on the device
+_NUMBERS_AT_ONCE = 1 << 28  # of passages and of products; 1 GB each on the device
 
 
 def choose_picker(queries: int, k: int) -> Picker:
@@ -62,7 +62,7 @@ def pick_with_torch(
     try:
         left = torch.tensor(queries, device=device)
         scores, rows = left.new_empty(len(left), 0), left.new_empty(len(left), 0, dtype=torch.int64)
-        step = max(1, _PRODUCTS_AT_ONCE // len(queries))
+        step = max(1, _NUMBERS_AT_ONCE // max(queries.shape))
         for first in range(0, len(block), step):
             right = torch.tensor(block[first : first + step], device=device)
             found, places = (left @ right.T).topk(min(k, len(right)))

@@ -35,7 +35,7 @@ def test_torch_leads_to_the_rankings_of_faiss(dtype):
 @pytest.mark.parametrize("products", [1, 70 * 33, 70 * 900])
 def test_torch_picks_the_largest_however_the_block_is_cut(monkeypatch, products):
     queries, passages = near_ties(np.float32)
-    monkeypatch.setattr(candidates, "_PRODUCTS_AT_ONCE", products)
+    monkeypatch.setattr(candidates, "_NUMBERS_AT_ONCE", products)
     scores, rows = pick_with_torch(queries, passages[:900], 50, device="cpu")
     expected, _ = pick_with_faiss(queries, passages[:900], 50)
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
