@@ -1,6 +1,6 @@
 """Computes the gradient of one global batch in one or several processes; run by test_gradients.
 
-usage: gradients.py MODEL OPTIONS OUT   (OPTIONS: JSON; torchrun's environment variables name the process)
+usage: gradients.py MODEL CASES OUT   (CASES: a JSON list of options; torchrun's environment variables name the process)
 """
 
 import json
@@ -57,9 +57,9 @@ def batch_gradient(model, *, tied, chunk_sizes=None, loss="in_batch", **options)
 
 
 if __name__ == "__main__":
-    model, options, out = sys.argv[1:]
+    model, cases, out = sys.argv[1:]
     dist.init_process_group("gloo")
-    gradients = batch_gradient(model, **json.loads(options))
+    gradients = [batch_gradient(model, **options) for options in json.loads(cases)]
     if global_rank() == 0:
         torch.save(gradients, out)
     dist.destroy_process_group()

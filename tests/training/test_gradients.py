@@ -29,7 +29,8 @@ def largest_difference(found, expected):
     return max(((found[n] - expected[n]).abs().max() / max(expected[n].abs().max(), floor)).item() for n in expected)
 
 
-def in_processes(count, model, out, **options):
+def in_processes(count, model, out, cases):
+    """The gradient of each of some cases, from `count` processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -41,7 +42,7 @@ def in_processes(count, model, out, **options):
         "WORLD_SIZE": str(count),
         "PYTHONPATH": paths,
     }
-    command = [sys.executable, str(SCRIPT), str(model), json.dumps(options), str(out)]
+    command = [sys.executable, str(SCRIPT), str(model), json.dumps(cases), str(out)]
     processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank)}) for rank in range(count)]
     assert [process.wait() for process in processes] == [0] * count
     return torch.load(out)
@@ -75,15 +76,16 @@ def test_gradient_cache_replays_dropout(tiny_model):
     assert not torch.equal(first_pass[0], first_pass[2])  # the same passage under other dropout
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("chunk_sizes", [None, (3, 5)], ids=["direct", "cached"])
-@pytest.mark.parametrize("loss", ["in_batch", "symmetric", "distillation"])
-def test_two_processes_give_the_gradient_of_one(no_dropout_model, tmp_path, tied, chunk_sizes, loss):
-    if loss != "in_batch" and (chunk_sizes is None) == tied:
-        pytest.skip("a loss knows neither chunks nor encoders: two of the four cases will do")
-    whole = gradients.batch_gradient(no_dropout_model, tied=tied, loss=loss)
-    parts = in_processes(2, no_dropout_model, tmp_path / "gradients.pt", tied=tied, chunk_sizes=chunk_sizes, loss=loss)
-    assert largest_difference(parts, whole) < 1e-5
+def test_several_processes_give_the_gradient_of_one(no_dropout_model, tmp_path):
+    """A loss knows neither chunks nor encoders: two of the four cases will do for the other losses."""
+    direct, cached = {"tied": False}, {"tied": True, "chunk_sizes": (3, 5)}
+    cases = [direct, cached, direct | {"tied": True}, cached | {"tied": False}]
+    cases += [case | {"loss": loss} for loss in ("symmetric", "distillation") for case in (direct, cached)]
+    found = in_processes(2, no_dropout_model, tmp_path / "gradients.pt", cases)
+    found += in_processes(4, no_dropout_model, tmp_path / "gradients.pt", [cached])
+    for case, parts in zip([*cases, cached], found, strict=True):
+        whole = gradients.batch_gradient(no_dropout_model, **{**case, "chunk_sizes": None})
+        assert largest_difference(parts, whole) < 1e-5, case
 
 
 @pytest.mark.parametrize("chunk_sizes", [None, (3, 5)], ids=["direct", "cached"])
@@ -115,10 +117,3 @@ def test_gradient_cache_gives_the_gradient_of_the_adapters(no_dropout_model, tie
     torch.manual_seed(0)
     cached = gradients.batch_gradient(no_dropout_model, **options, chunk_sizes=(3, 5))
     assert largest_difference(cached, whole) < 1e-5
-
-
-@pytest.mark.slow
-def test_four_processes_give_the_gradient_of_one(no_dropout_model, tmp_path):
-    whole = gradients.batch_gradient(no_dropout_model, tied=True)
-    parts = in_processes(4, no_dropout_model, tmp_path / "gradients.pt", tied=True, chunk_sizes=(3, 5))
-    assert largest_difference(parts, whole) < 1e-5
