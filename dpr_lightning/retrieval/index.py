@@ -23,7 +23,7 @@ from dpr_lightning.encoding.embeddings import Embeddings
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.files import folder_written_whole, write_json
 from dpr_lightning.retrieval.candidates import Rows, Scores
-from dpr_lightning.retrieval.topk import score_pairs
+from dpr_lightning.retrieval.topk import ROWS_AT_ONCE, score_pairs
 
 _log = logging.getLogger(__name__)
 _SETTINGS = {"nprobe": "nprobe", "ef_search": "efSearch"}  # ours: faiss's
@@ -75,7 +75,8 @@ class PassageIndex:
     def topk(self, queries: NDArray[np.float32], *, depth: int) -> list[tuple[Scores, Rows]]:
         """Scores and corpus rows of up to `depth` passages of each query [Q, dim], best first, ties in corpus order."""
         k = min(depth * (self._rescore or 1), self._index.ntotal)
-        found = self._index.search(np.ascontiguousarray(queries, np.float32), k)
+        queries = np.ascontiguousarray(queries, np.float32)
+        found = self._index.search(queries, k)
         return [self._ranked(*one, depth) for one in zip(queries, *found, strict=True)]
 
     def bytes_per_query(self, depth: int) -> int:
@@ -88,17 +89,20 @@ class PassageIndex:
         order = np.argsort(rows)
         scores, rows = scores[order], rows[order]
         if self._rescore:
-            places = np.searchsorted(rows, self._starts)
-            stored = [
-                part.array[rows[first:end] - start]
-                for part, start, first, end in zip(
-                    self._passages, self._starts[:-1], places[:-1], places[1:], strict=True
-                )
-            ]
-            vectors = np.concatenate(stored).astype(np.float32, copy=False)
-            scores = score_pairs(query[None], vectors, np.arange(len(rows))[None])[0]
+            scores = self._exact_scores(query, rows)
         best = np.argsort(-scores, kind="stable")[:depth]
         return scores[best], rows[best]
+
+    def _exact_scores(self, query: NDArray[np.float32], rows: Rows) -> Scores:
+        """Scores of the query with corpus rows, ascending, from the stored embeddings."""
+        scores = np.empty(len(rows), np.float32)
+        for part, start, end in zip(self._passages, self._starts[:-1], self._starts[1:], strict=True):
+            first, last = np.searchsorted(rows, (start, end)).tolist()
+            for place in range(first, last, ROWS_AT_ONCE):
+                here = slice(place, min(place + ROWS_AT_ONCE, last))
+                stored = part.array[rows[here] - start].astype(np.float32, copy=False)
+                scores[here] = score_pairs(query[None], stored, np.arange(len(stored))[None])[0]
+        return scores
 
     def _set(self, key: str, value: int, factory: str) -> None:
         try:

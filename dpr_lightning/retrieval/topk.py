@@ -19,7 +19,7 @@ from dpr_lightning.retrieval.keys import NOTHING, keys_of, rows_of, scores_of
 SLACK = 16  # candidates beyond depth, so that rounding in the block product rarely asks for a second look
 QUERIES_AT_ONCE = 4096  # as faiss's own blocks, which would be multiplied one after another anyway
 PAIRS_AT_ONCE = 1 << 17  # of a query and a passage, scored and merged at once
-_ROWS_AT_ONCE = 4096  # scored with few queries; the processor's cache holds them meanwhile
+ROWS_AT_ONCE = 4096  # scored with few queries; the processor's cache holds them meanwhile
 FEWEST_FOR_PRODUCT = 12  # queries; for fewer, picking candidates takes longer than scoring every pair
 
 
@@ -101,8 +101,8 @@ class _RunningTopK:
 
     def _add_all(self, block: NDArray[np.float32]) -> None:
         queries = np.arange(len(self.queries))
-        for first in range(0, len(block), _ROWS_AT_ONCE):
-            rows = np.arange(first, min(first + _ROWS_AT_ONCE, len(block)))
+        for first in range(0, len(block), ROWS_AT_ONCE):
+            rows = np.arange(first, min(first + ROWS_AT_ONCE, len(block)))
             self._merge(queries, block, np.tile(rows, (len(queries), 1)))
 
     def _add_picked(self, block: NDArray[np.float32]) -> None:

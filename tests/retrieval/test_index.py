@@ -77,7 +77,11 @@ def test_recall_is_the_share_of_the_exact_ranking_to_100(run_dir, caplog):
         assert ("found fewer" in caplog.text) == any(len(one.docids) < depth for one in found)
 
 
-def test_an_index_that_sees_all_gives_the_exact_ranking_when_rescored(run_dir):
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_index_that_sees_all_gives_the_exact_ranking_when_rescored(tmp_path, vectors, dtype):
+    passages, queries = (array.astype(dtype) for array in vectors)
+    write_corpus(tmp_path / "passages", passages, 3)
+    run_dir = write_embeddings(tmp_path / "q", queries, [f"q{i}" for i in range(12)], side="query").parent
     best = exact(run_dir)
     for factory, ann in (
         ("Flat", {"rescore": 1}),
