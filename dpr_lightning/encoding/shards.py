@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dpr_lightning.encoding.embeddings import Embeddings, open_embeddings
 from dpr_lightning.errors import UserError
 
@@ -72,6 +75,12 @@ def open_shards(folder: Path) -> list[Embeddings]:
             raise UserError(f"{shard.path} begins at row {shard.identity.first_row}, not {row}. Encode it again.")
         row += shard.identity.rows
     return shards
+
+
+def shard_bounds(shards: list[Embeddings]) -> NDArray[np.int64]:
+    """The corpus row [shards + 1] at which each shard begins, and last the number of rows."""
+    bounds: NDArray[np.int64] = np.cumsum([0, *(len(shard.ids) for shard in shards)])
+    return bounds
 
 
 def check_same_model(a: Embeddings, b: Embeddings) -> None:

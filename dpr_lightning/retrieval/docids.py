@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dpr_lightning.encoding.embeddings import Embeddings
+from dpr_lightning.encoding.shards import shard_bounds
 from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.candidates import Rows, Scores
 from dpr_lightning.retrieval.topk import QUERIES_AT_ONCE
@@ -31,7 +32,7 @@ def name_passages(found: Iterable[tuple[Scores, Rows]], passages: list[Embedding
     """
     found = list(found)
     every, distinct = None, False
-    if 2 * _starts(passages)[-1] <= sum(len(rows) for _, rows in found[:QUERIES_AT_ONCE]):
+    if 2 * shard_bounds(passages)[-1] <= sum(len(rows) for _, rows in found[:QUERIES_AT_ONCE]):
         # few passages: each is named once, in the memory that finding them has just given back
         every = np.array([docid for part in passages for docid in part.ids[:]], object)
         distinct = len(set(every)) == len(every)
@@ -49,7 +50,7 @@ def name_passages(found: Iterable[tuple[Scores, Rows]], passages: list[Embedding
 
 
 def _docids(rows: Rows, passages: list[Embeddings]) -> list[str]:
-    starts = _starts(passages)
+    starts = shard_bounds(passages)
     parts = np.searchsorted(starts, rows, side="right") - 1
     docids = np.empty(len(rows), object)
     for part in np.unique(parts):
@@ -61,12 +62,6 @@ def _docids(rows: Rows, passages: list[Embeddings]) -> list[str]:
 def _refuse_twice(docids: list[str], rows: Rows, passages: list[Embeddings]) -> None:
     twice = next(docid for docid in docids if docids.count(docid) > 1)
     places = np.array([row for docid, row in zip(docids, rows, strict=True) if docid == twice])
-    files = [passages[part].path for part in np.searchsorted(_starts(passages), places, side="right") - 1]
+    files = [passages[part].path for part in np.searchsorted(shard_bounds(passages), places, side="right") - 1]
     names = " and ".join(sorted({file.name for file in files}))
     raise UserError(f"{files[0].parent}: passage {twice} stands twice in {names}. Encode them again.")
-
-
-def _starts(passages: list[Embeddings]) -> Rows:
-    """The corpus row at which each shard begins, and the number of rows."""
-    starts: Rows = np.cumsum([0, *(len(part.ids) for part in passages)])
-    return starts

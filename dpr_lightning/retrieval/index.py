@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpr_lightning.encoding.embeddings import Embeddings
+from dpr_lightning.encoding.shards import shard_bounds
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.files import folder_written_whole, write_json
 from dpr_lightning.retrieval.candidates import Rows, Scores
@@ -70,7 +71,7 @@ class PassageIndex:
             if value is not None:
                 self._set(key, value, factory)
         self.factory, self._passages, self._rescore = factory, passages, rescore
-        self._starts = np.cumsum([0, *(len(part.ids) for part in passages)])
+        self._starts = shard_bounds(passages)
 
     def topk(self, queries: NDArray[np.float32], *, depth: int) -> list[tuple[Scores, Rows]]:
         """Scores and corpus rows of up to `depth` passages of each query [Q, dim], best first, ties in corpus order."""
