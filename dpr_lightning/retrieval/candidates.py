@@ -42,16 +42,23 @@ def pick_with_faiss(queries: NDArray[np.float32], block: NDArray[np.float32], k:
     For few (less than 128,000 / D), faiss would leave BLAS aside, which is up to 9 times as fast.
     """
     cores = faiss.omp_get_max_threads()
-    parts = np.array_split(queries, max(1, min(cores, len(queries) // _FEWEST_FOR_THREAD)))
+    count = max(1, min(cores, len(queries) // _FEWEST_FOR_THREAD))
     threshold = faiss.cvar.distance_compute_blas_threshold
     faiss.cvar.distance_compute_blas_threshold = 1
     try:
-        with ThreadPoolExecutor(len(parts), "", faiss.omp_set_num_threads, (cores // len(parts),)) as threads:
-            found = threads.map(lambda part: faiss.knn(part, block, k, metric=faiss.METRIC_INNER_PRODUCT), parts)
-            scores, rows = zip(*found, strict=True)
+        if count == 1:
+            return _knn(queries, block, k)
+        with ThreadPoolExecutor(count, initializer=faiss.omp_set_num_threads, initargs=(cores // count,)) as threads:
+            found = list(threads.map(lambda part: _knn(part, block, k), np.array_split(queries, count)))
     finally:
         faiss.cvar.distance_compute_blas_threshold = threshold
+    scores, rows = zip(*found, strict=True)
     return np.concatenate(scores), np.concatenate(rows)
+
+
+def _knn(queries: NDArray[np.float32], block: NDArray[np.float32], k: int) -> tuple[Scores, Rows]:
+    found: tuple[Scores, Rows] = faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return found
 
 
 def pick_with_faiss_gpu(queries: NDArray[np.float32], block: NDArray[np.float32], k: int) -> tuple[Scores, Rows]:
