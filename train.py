@@ -1,7 +1,5 @@
 """Trains a bi-encoder into RUN/model: python train.py experiment=nq_untie"""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from dpr_lightning.launch import command, explicit_keys, keep_settings, make, naming, plain, training_run_dir
@@ -15,7 +13,8 @@ def train(config: DictConfig) -> str:
     from dpr_lightning.data.datamodule import RetrievalDataModule
     from dpr_lightning.training.fit import fit, make_module, make_trainer, prepare_run
 
-    config.run_dir = str(training_run_dir(config))
+    run_dir = training_run_dir(config)
+    config.run_dir = str(run_dir)
     with naming("seed"):
         seed_everything(config.seed, verbose=False)
     bi_encoder = make(config, "model", explicit=explicit_keys("model"))
@@ -27,7 +26,6 @@ def train(config: DictConfig) -> str:
     module = make_module(bi_encoder, **parts, **plain(config.grad_cache), gradient_clip_val=clip)
     loggers = [make(config, f"logger.{name}") for name in config.logger]
     options = {"seed": config.seed, **plain(config, "early_stopping"), **plain(config.checkpoint)}
-    run_dir = Path(config.run_dir)
     trainer = make_trainer(make(config, "trainer"), module, data, run_dir=run_dir, loggers=loggers, **options)
     prepare_run(run_dir, overwrite=config.overwrite)  # this late, so that a mistake removes nothing
     keep_settings(config, run_dir / "train")
