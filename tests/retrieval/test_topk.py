@@ -18,9 +18,8 @@ def reference(queries, passages, depth):
     """Scores each pair by itself, then sorts by (score descending, row ascending)."""
     scores = np.empty((len(queries), len(passages)), np.float32)
     for i, j in np.ndindex(scores.shape):
-        scores[i, j] = score_pairs(queries[i : i + 1], passages[j : j + 1].astype(np.float32), np.zeros((1, 1), int))[
-            0, 0
-        ]
+        pair = queries[i : i + 1], passages[j : j + 1].astype(np.float32)
+        scores[i, j] = score_pairs(*pair, np.zeros((1, 1), int))[0, 0]
     rows = [sorted(range(len(passages)), key=lambda row: (-one[row], row))[:depth] for one in scores]
     return np.take_along_axis(scores, np.array(rows), 1), np.array(rows)
 

@@ -86,6 +86,7 @@ def test_killed_training_ends_in_the_same_bits(settings, whole, tmp_path, overri
 def test_killed_training_of_two_processes_ends_in_the_same_bits(settings, tmp_path):
     finish(start(settings, tmp_path / "whole", *TWO_PROCESSES))
     run = tmp_path / "killed"
+    kill_at(2, start(settings, run, *TWO_PROCESSES), run)
     kill_at(17, start(settings, run, *TWO_PROCESSES), run)
     assert "resumed from" in finish(start(settings, run, *TWO_PROCESSES))
     check_same(run, tmp_path / "whole")
