@@ -12,7 +12,7 @@ def encode(config: DictConfig) -> str:
     """Model and rows from the config, then the files that are not there yet."""
     from dpr_lightning.data.sources import open_corpus, open_queries
     from dpr_lightning.encoding.devices import end_with_parent, find_devices
-    from dpr_lightning.encoding.encode import ShardEncoder, encode_passages, encode_passages_on_devices
+    from dpr_lightning.encoding.stage import ShardEncoder, encode_passages, encode_passages_on_devices
     from dpr_lightning.errors import UserError, check_choice
 
     end_with_parent()

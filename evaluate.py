@@ -11,8 +11,8 @@ from dpr_lightning.launch import command, plain
 def evaluate(config: DictConfig) -> str:
     """Ranking, questions and corpus text in; metrics, a line per question and a table out."""
     from dpr_lightning.data.sources import open_corpus, open_queries
-    from dpr_lightning.evaluation.evaluate import evaluate
-    from dpr_lightning.evaluation.report import print_accuracy
+    from dpr_lightning.evaluation.stage import evaluate
+    from dpr_lightning.evaluation.table import print_accuracy
 
     data = plain(config.data)
     key, skip_invalid = f"data.queries.{config.split}", config.data.skip_invalid

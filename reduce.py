@@ -10,7 +10,7 @@ from dpr_lightning.launch import command, plain
 @command
 def reduce(config: DictConfig) -> str:
     """The shards' rankings of the run in, one ranking out."""
-    from dpr_lightning.retrieval.search import reduce
+    from dpr_lightning.retrieval.stage import reduce
 
     return reduce(Path(config.run_dir) / "rankings", **plain(config, "split", "depth", "format", "overwrite"))
 

@@ -10,7 +10,7 @@ from dpr_lightning.launch import command, plain
 @command
 def search(config: DictConfig) -> str:
     """Embedding files of the run in, ranking out."""
-    from dpr_lightning.retrieval.search import search
+    from dpr_lightning.retrieval.stage import search
 
     run_dir = Path(config.run_dir)
     return search(

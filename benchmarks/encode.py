@@ -25,10 +25,10 @@ import numpy as np
 import torch
 
 from dpr_lightning.data.sources import open_corpus
-from dpr_lightning.encoding.embeddings import open_embeddings
-from dpr_lightning.encoding.encode import ShardEncoder
-from dpr_lightning.encoding.loop import resolve_precision
+from dpr_lightning.embeddings.file import open_embeddings
+from dpr_lightning.encoding.stage import ShardEncoder
 from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.inference import resolve_precision
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LENGTH = 156

@@ -26,12 +26,14 @@ from gpu_train import WORDS, make_model
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity
-from dpr_lightning.encoding.loop import encode_rows, length_batches, prepare
+from dpr_lightning.embeddings.file import Identity
+from dpr_lightning.embeddings.writer import EmbeddingWriter
+from dpr_lightning.encoding.loop import encode_rows, length_batches
 from dpr_lightning.encoding.progress import Progress
 from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.inference import for_inference
 from dpr_lightning.model.packed import PackedEncoder
-from dpr_lightning.retrieval.candidates import pick_with_torch
+from dpr_lightning.retrieval.candidates import select_candidates_torch
 from dpr_lightning.retrieval.topk import topk_inner_product
 
 CHUNK, BATCHES = 16_384, (32, 128, 512)
@@ -101,7 +103,7 @@ def contestants(model, texts, device, tokens_per_batch):
     """Functions that encode all texts, and the lengths in tokens."""
     bi_encoder = load_bi_encoder(model)
     inputs = bi_encoder.inputs
-    padded = prepare(bi_encoder.passage, device=device, precision="bf16")
+    padded = for_inference(bi_encoder.passage, device=device, precision="bf16")
     encoders = {"padded": padded, "packed": PackedEncoder(copy.deepcopy(padded))}
     if device.type == "cuda":
         encoders |= {f"{name}, compiled": copy.deepcopy(encoder) for name, encoder in encoders.items()}
@@ -143,7 +145,7 @@ def time_search(rows, dim, queries, device, repeats):
     """Lines about exact search at depth 100, from arrays in main memory, beside the product of what the device has."""
     passages, asked = torch.randn(rows, dim, device=device), torch.randn(queries, dim, device=device)
     blocks = np.split(passages.cpu().numpy(), range(BLOCK, rows, BLOCK))
-    pick = functools.partial(pick_with_torch, device=device.type)
+    pick = functools.partial(select_candidates_torch, device=device.type)
     turns = [
         (
             seconds(lambda: topk_inner_product(asked.cpu().numpy(), blocks, depth=100, pick=pick), device),

@@ -30,7 +30,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from dpr_lightning.data.collate import Batch
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.training.grad_cache import Side, cached_backward
-from dpr_lightning.training.loss import InBatchLoss
+from dpr_lightning.training.losses.in_batch import InBatchLoss
 
 WORDS = [f"{a}{b}{c}{d}" for a in "bdfgklmnprst" for b in "aeiou" for c in "lmnrst" for d in "aeiou"]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dpr_lightning.data.sources import open_corpus, open_queries
-from dpr_lightning.encoding.encode import ShardEncoder, encode_passages
+from dpr_lightning.encoding.stage import ShardEncoder, encode_passages
 from dpr_lightning.evaluation.qrels import read_qrels
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.retrieval.rankings import read_rankings
-from dpr_lightning.retrieval.search import search
+from dpr_lightning.retrieval.stage import search
 
 DEPTH = 100
 SETTINGS = (("32", "float32"), ("32", "float16"), ("bf16", "float32"), ("bf16", "float16"), ("16", "float32"))

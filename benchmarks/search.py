@@ -24,10 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import faiss
 import numpy as np
 
-from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity, open_embeddings
-from dpr_lightning.encoding.shards import open_shards
+from dpr_lightning.embeddings.file import Identity, open_embeddings
+from dpr_lightning.embeddings.shards import open_shards
+from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.retrieval.rank import rank_exactly, rank_passages
-from dpr_lightning.retrieval.search import search
+from dpr_lightning.retrieval.stage import search
 
 MEMORY = 4 << 30
 CHUNK = 16384

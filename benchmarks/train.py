@@ -26,7 +26,7 @@ from dpr_lightning.data.datamodule import RetrievalDataModule
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.training.callbacks import SeededSteps, StepReport
 from dpr_lightning.training.fit import make_module
-from dpr_lightning.training.loss import InBatchLoss
+from dpr_lightning.training.losses.in_batch import InBatchLoss
 from dpr_lightning.training.schedule import linear_warmup
 
 WARM_UP = 2  # steps of each turn that are not timed

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from dpr_lightning.encoding.embeddings import open_embeddings
+from dpr_lightning.embeddings.file import open_embeddings
 from dpr_lightning.errors import UserError
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ def check_choice(value: object, key: str, choices: Sequence[object]) -> None:
 
 
 @contextlib.contextmanager
-def mistakes_in_one_line(
+def report_user_errors(
     *others: type[Exception],
     message: Callable[[Exception], str] = str,
     interrupted: str = "interrupted",

@@ -26,7 +26,7 @@ def refuse_overwrite(
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[io.TextIOWrapper]:
+def atomic_write(path: Path) -> Iterator[io.TextIOWrapper]:
     """A text file to write to; it takes the name `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -40,9 +40,9 @@ def written_whole(path: Path) -> Iterator[io.TextIOWrapper]:
 
 
 @contextlib.contextmanager
-def lines_written_whole(path: Path) -> Iterator[io.TextIOWrapper]:
-    """As `written_whole`, and compressed where the name ends in .gz."""
-    with written_whole(path) as file:
+def atomic_write_lines(path: Path) -> Iterator[io.TextIOWrapper]:
+    """As `atomic_write`, and compressed where the name ends in .gz."""
+    with atomic_write(path) as file:
         if path.suffix != ".gz":
             yield file
             return
@@ -51,7 +51,7 @@ def lines_written_whole(path: Path) -> Iterator[io.TextIOWrapper]:
 
 
 @contextlib.contextmanager
-def folder_written_whole(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it replaces `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -71,7 +71,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all."""
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
 
@@ -83,7 +83,7 @@ def flush_to_disk(file: IO[Any]) -> None:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Holds the right to write a file, which ends with this process.
 
     Raises:

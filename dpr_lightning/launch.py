@@ -25,7 +25,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dpr_lightning.errors import UserError, mistakes_in_one_line
+from dpr_lightning.errors import UserError, report_user_errors
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _MULTIRUN = ("-m", "--multirun")
@@ -48,7 +48,7 @@ def command(task: Callable[[DictConfig], str]) -> Callable[[], None]:
     script = Path(task.__code__.co_filename)
     wants_traceback = os.environ.get(_FULL_ERROR) == "1"
     mistakes = functools.partial(
-        mistakes_in_one_line,
+        report_user_errors,
         HydraException,
         OmegaConfBaseException,
         message=_message,

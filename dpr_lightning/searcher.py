@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from dpr_lightning.data.sources import open_corpus
-from dpr_lightning.encoding.loop import prepare, resolve_precision
-from dpr_lightning.encoding.shards import open_shards
+from dpr_lightning.embeddings.shards import open_shards
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.inference import for_inference, resolve_precision
 from dpr_lightning.retrieval.docids import name_passages
-from dpr_lightning.retrieval.index import PassageIndex
+from dpr_lightning.retrieval.faiss_index import PassageIndex
 from dpr_lightning.retrieval.rank import rank_passages
 
 _QUERIES_AT_ONCE = 64
@@ -65,7 +65,7 @@ class Searcher:
             raise UserError(f"data.corpus: {corpus} is not what {self._shards[0].path} was made of. Give that corpus.")
         self._index = PassageIndex(Path(run_dir) / "index", index, self._shards, **(ann or {})) if index else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._encoder = prepare(bi_encoder.query, device=device, precision=resolve_precision("auto", device))
+        self._encoder = for_inference(bi_encoder.query, device=device, precision=resolve_precision("auto", device))
         self._inputs, self._device = bi_encoder.inputs, device
 
     def search(self, questions: Sequence[str], *, depth: int = 10) -> list[Found]:

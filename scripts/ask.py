@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dpr_lightning.errors import mistakes_in_one_line
+from dpr_lightning.errors import report_user_errors
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model, if it is not RUN/model")
     parser.add_argument("--index", metavar="FACTORY", help="an index that search.py has built, e.g. HNSW32,Flat")
     args = parser.parse_args()
-    with mistakes_in_one_line():
+    with report_user_errors():
         from dpr_lightning.searcher import Searcher
 
         searcher = Searcher(args.run_dir, corpus=args.corpus, model_dir=args.model, index=args.index)

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dpr_lightning.errors import UserError, mistakes_in_one_line
+from dpr_lightning.errors import UserError, report_user_errors
 from dpr_lightning.evaluation.accuracy import accuracy_at, paired_difference
-from dpr_lightning.evaluation.evaluate import read_first_hits
 from dpr_lightning.evaluation.plot import accuracy_curves
-from dpr_lightning.files import write_json, written_whole
+from dpr_lightning.evaluation.stage import read_first_hits
+from dpr_lightning.files import atomic_write, write_json
 
 
 def compare(runs: list[Path], split: str) -> tuple[dict, dict]:
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures too")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw accuracy@k over k")
     args = parser.parse_args()
-    with mistakes_in_one_line():
+    with report_user_errors():
         result, hits = compare(args.runs, args.split)
         print_comparison(result, Console(width=max(Console().width, 120)))
         if args.json:
@@ -88,7 +88,7 @@ def main() -> None:
         if args.plot:
             most = max(int(k) for k in result["systems"][result["baseline"]]["accuracy"])
             curves = {name: [accuracy_at(found, k).value for k in range(1, most + 1)] for name, found in hits.items()}
-            with written_whole(args.plot) as file:
+            with atomic_write(args.plot) as file:
                 file.write(accuracy_curves(curves))
 
 

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from dpr_lightning.errors import UserError, mistakes_in_one_line
-from dpr_lightning.files import refuse_overwrite, written_whole
+from dpr_lightning.errors import UserError, report_user_errors
+from dpr_lightning.files import atomic_write, refuse_overwrite
 from dpr_lightning.retrieval.rankings import Ranking, read_rankings, write_rankings
 
 
@@ -28,7 +28,7 @@ def convert(source: Path, target: Path, *, to: str, from_msmarco: bool = False, 
     if to != "msmarco":
         return write_rankings(target, rankings, format=to)
     count = 0
-    with written_whole(target) as file:
+    with atomic_write(target) as file:
         for ranking in rankings:
             file.writelines(f"{ranking.qid}\t{docid}\t{rank}\n" for rank, docid in enumerate(ranking.docids, 1))
             count += 1
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--tag", default="", help="last column of a TREC run")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()
-    with mistakes_in_one_line():
+    with report_user_errors():
         if len(args.tag.split()) > 1:
             raise UserError(f"--tag: {args.tag!r} holds white space. Give one word.")
         refuse_overwrite(args.target, args.overwrite, remedy="Give --overwrite, or another name")

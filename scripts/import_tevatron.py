@@ -18,14 +18,15 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no report of the poo
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from dpr_lightning.data.sources import open_corpus, open_queries
-from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity
-from dpr_lightning.encoding.shards import shard_name, shard_rows
-from dpr_lightning.encoding.tevatron import gather_rows
-from dpr_lightning.errors import UserError, mistakes_in_one_line
+from dpr_lightning.embeddings.file import Identity
+from dpr_lightning.embeddings.shards import shard_name, shard_rows
+from dpr_lightning.embeddings.writer import EmbeddingWriter
+from dpr_lightning.errors import UserError, report_user_errors
 from dpr_lightning.files import refuse_overwrite
+from dpr_lightning.interop.tevatron_embeddings import gather_rows
+from dpr_lightning.interop.tevatron_model import load_tevatron
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
-from dpr_lightning.model.tevatron import load_tevatron
 
 _ROWS_AT_ONCE = 16_384
 
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--num-shards", type=int, default=20, help="files for the passage embeddings (20)")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()
-    with mistakes_in_one_line():
+    with report_user_errors():
         if args.model.is_file():
             raise UserError(
                 f"{args.model} is a file. Give the model's folder; embedding pickles, which might run code when read, "

@@ -17,10 +17,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dpr_lightning.data.sources import Source, open_corpus, open_training
-from dpr_lightning.errors import UserError, check_positive, mistakes_in_one_line
+from dpr_lightning.errors import UserError, check_positive, report_user_errors
 from dpr_lightning.evaluation.answers import answer_finder
 from dpr_lightning.evaluation.passages import passage_rows
-from dpr_lightning.files import lines_written_whole, refuse_overwrite
+from dpr_lightning.files import atomic_write_lines, refuse_overwrite
 from dpr_lightning.retrieval.rankings import read_rankings
 
 
@@ -58,7 +58,7 @@ def mine(args: argparse.Namespace) -> str:
         raise UserError(f"--out: {args.out} is no name of a .jsonl or .jsonl.gz file. Rename it.")
     refuse_overwrite(args.out, args.overwrite, remedy="Give --overwrite, or another name")
     kept = dropped = negatives = 0
-    with lines_written_whole(args.out) as file:
+    with atomic_write_lines(args.out) as file:
         for row in mined_rows(open_training(args.train, key="--train"), open_corpus(args.corpus, key="--corpus"), args):
             found = len(row["negative_passages"])
             if found:
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--keep-answers", action="store_true", help="passages with an answer may be negatives")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()
-    with mistakes_in_one_line():
+    with report_user_errors():
         print(mine(args))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dpr_lightning.encoding.embeddings import open_embeddings
+from dpr_lightning.embeddings.file import open_embeddings
 from dpr_lightning.errors import UserError
 
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity
-from dpr_lightning.encoding.shards import shard_name, shard_rows
+from dpr_lightning.embeddings.file import Identity
+from dpr_lightning.embeddings.shards import shard_name, shard_rows
+from dpr_lightning.embeddings.writer import EmbeddingWriter
 
 IDS = ["d1", "", "Zürich", "日本", "a b\tc", "d1-again", "👩🏽‍🚀"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpr_lightning.errors import UserError, check_at_least, check_choice, check_positive, mistakes_in_one_line
+from dpr_lightning.errors import UserError, check_at_least, check_choice, check_positive, report_user_errors
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "1", None])
@@ -40,13 +40,13 @@ def test_a_choice_that_is_not_possible_is_named_with_those_that_are():
     ],
 )
 def test_a_mistake_ends_the_process_with_one_line(capsys, error, code, line):
-    with pytest.raises(SystemExit) as stop, mistakes_in_one_line():
+    with pytest.raises(SystemExit) as stop, report_user_errors():
         raise error
     assert stop.value.code == code
     assert capsys.readouterr() == ("", line)
 
 
 def test_a_defect_keeps_its_traceback(capsys):
-    with pytest.raises(ZeroDivisionError), mistakes_in_one_line():
+    with pytest.raises(ZeroDivisionError), report_user_errors():
         1 / 0  # noqa: B018
     assert capsys.readouterr() == ("", "")

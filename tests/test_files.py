@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import folder_written_whole, refuse_overwrite, write_json, written_whole
+from dpr_lightning.files import atomic_folder, atomic_write, refuse_overwrite, write_json
 
 
 class StopError(Exception):
@@ -19,7 +19,7 @@ class StopError(Exception):
 
 def test_a_text_file_appears_when_it_is_complete(tmp_path):
     path = tmp_path / "new" / "a.txt"
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write("é\n")
         file.flush()
         assert not path.exists()
@@ -30,7 +30,7 @@ def test_a_text_file_appears_when_it_is_complete(tmp_path):
 def test_an_error_leaves_the_earlier_text_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("earlier")
-    with pytest.raises(StopError), written_whole(path) as file:
+    with pytest.raises(StopError), atomic_write(path) as file:
         file.write("half")
         raise StopError
     assert path.read_text() == "earlier"
@@ -41,7 +41,7 @@ def test_who_reads_the_earlier_file_is_not_disturbed(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("earlier")
     with path.open() as reader:
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write("later")
         assert (reader.read(), path.read_text()) == ("earlier", "later")
 
@@ -49,7 +49,7 @@ def test_who_reads_the_earlier_file_is_not_disturbed(tmp_path):
 def test_a_folder_appears_when_it_is_complete_and_replaces_the_earlier_one(tmp_path):
     path = tmp_path / "new" / "model"
     for name in ("first", "second"):
-        with folder_written_whole(path) as folder:
+        with atomic_folder(path) as folder:
             (folder / "sub").mkdir()
             (folder / "sub" / name).write_text(name)
             assert not (path / "sub" / name).exists()
@@ -61,7 +61,7 @@ def test_an_error_leaves_the_earlier_folder_and_nothing_else(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
     (path / "earlier").touch()
-    with pytest.raises(StopError), folder_written_whole(path) as folder:
+    with pytest.raises(StopError), atomic_folder(path) as folder:
         (folder / "half").touch()
         raise StopError
     assert list(tmp_path.iterdir()) == [path]
@@ -73,7 +73,7 @@ import os, signal, sys
 from pathlib import Path
 from dpr_lightning import files
 with getattr(files, sys.argv[1])(Path(sys.argv[2])) as opened:
-    if sys.argv[1] == "written_whole":
+    if sys.argv[1] == "atomic_write":
         opened.write("half")
         opened.flush()
     else:
@@ -82,7 +82,7 @@ with getattr(files, sys.argv[1])(Path(sys.argv[2])) as opened:
 """
 
 
-@pytest.mark.parametrize("writer", ["written_whole", "folder_written_whole"])
+@pytest.mark.parametrize("writer", ["atomic_write", "atomic_folder"])
 def test_a_kill_leaves_nothing_under_the_final_name(tmp_path, writer):
     path = tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", KILLED, writer, str(path)], cwd=ROOT, env=os.environ)

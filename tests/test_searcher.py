@@ -10,14 +10,14 @@ from script_runner import mistake, run_script, succeed
 
 import dpr_lightning
 from dpr_lightning.data.sources import open_corpus, open_queries
-from dpr_lightning.encoding.encode import ShardEncoder, encode_passages
-from dpr_lightning.encoding.shards import open_shards
+from dpr_lightning.embeddings.shards import open_shards
+from dpr_lightning.encoding.stage import ShardEncoder, encode_passages
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
-from dpr_lightning.retrieval.index import build_index
+from dpr_lightning.retrieval.faiss_index import build_index
 from dpr_lightning.retrieval.rankings import read_rankings
-from dpr_lightning.retrieval.search import search
+from dpr_lightning.retrieval.stage import search
 
 QUESTIONS = [question(i) for i in (3, 11, 29)]
 

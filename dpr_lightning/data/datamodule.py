@@ -9,11 +9,12 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from dpr_lightning.data.collate import Batch, Collator, InputTokenizer
+from dpr_lightning.data.collate import Batch, Collator
 from dpr_lightning.data.examples import DevExamples, TrainingExamples
 from dpr_lightning.data.mixture import open_mixture
 from dpr_lightning.data.sampler import DevBatches, TrainingBatches
 from dpr_lightning.data.sources import Files, open_training
+from dpr_lightning.data.tokenizer import InputTokenizer
 from dpr_lightning.errors import check_at_least, check_positive
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import xxhash
 from filelock import FileLock
 
-from dpr_lightning.data.files import find_files, read_records
+from dpr_lightning.data.readers import find_files, read_records
 from dpr_lightning.data.schema import CORPUS, QUERIES, TRAINING, InvalidRowError, Record, Schema
 from dpr_lightning.errors import UserError, check_choice
 from dpr_lightning.files import flush_to_disk, write_json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpr_lightning.data.collate import InputTokenizer
-from dpr_lightning.encoding.embeddings import EmbeddingWriter
+from dpr_lightning.data.tokenizer import InputTokenizer
+from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.encoding.progress import Progress
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.encoder import Encoder
@@ -31,15 +30,6 @@ class Speed(NamedTuple):
     seconds: float
     tokens: int
     positions: int
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """`auto` becomes `bf16` where the hardware multiplies bfloat16 itself, `32` elsewhere."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
-    return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "32"
 
 
 def encode_rows(
@@ -165,11 +155,3 @@ def _check_finite(embeddings: NDArray[Any], ids: Sequence[str], first_row: int) 
             f"the embedding of {ids[first_row + int(bad[0])]!r} is not finite. "
             "Set encode.precision=32 and encode.dtype=float32; if it stays, the model's weights are broken."
         )
-
-
-def prepare(encoder: Encoder, *, device: torch.device, precision: str) -> Encoder:
-    """The encoder on a device, in evaluation mode and a precision: `32`, `bf16` or `16`; the latter two take a copy."""
-    dtypes = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
-    if precision != "32":
-        encoder = copy.deepcopy(encoder)  # rounded weights would change the model's fingerprint
-    return encoder.eval().to(device, dtypes[precision])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from dpr_lightning.data.collate import InputTokenizer, Tokens
+from dpr_lightning.data.tokenizer import InputTokenizer, Tokens
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.encoder import Encoder, in_one_line, load_transformer, positions
 from dpr_lightning.model.lora import add_adapters

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from dpr_lightning.files import folder_written_whole, write_json
+from dpr_lightning.files import atomic_folder, write_json
 from dpr_lightning.model.bi_encoder import PASSAGE_FOLDER, QUERY_FOLDER, SETTINGS_FILE, BiEncoder, Settings
 from dpr_lightning.model.encoder import PROJECTION_FOLDER, Encoder
 from dpr_lightning.model.lora import merged
@@ -27,7 +27,7 @@ _SENTENCE_TRANSFORMERS = {
 def save_bi_encoder(bi_encoder: BiEncoder, folder: Path) -> None:
     """Writes the folder, whole or not at all; one that is there already is replaced."""
     settings = bi_encoder.settings
-    with folder_written_whole(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         if settings.tied:
             _save_encoder(bi_encoder, bi_encoder.passage, temporary, settings.passage_max_length)
         else:

@@ -71,7 +71,7 @@ class PackedEncoder(nn.Module):
         return self.encoder.project(functional.embedding_bag(tokens, hidden, starts, mode="mean"))
 
 
-def without_padding(encoder: Encoder) -> Encoder | PackedEncoder:
+def packed_if_supported(encoder: Encoder) -> Encoder | PackedEncoder:
     """The encoder for packed sequences; itself on a CPU, or with a line that says why packing is not possible."""
     if next(encoder.parameters()).device.type == "cpu":
         return encoder  # packing gains nothing there

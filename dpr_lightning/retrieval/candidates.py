@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
-Picker = Callable[[NDArray[np.float32], NDArray[np.float32], int], tuple[Scores, Rows]]
+Selector = Callable[[NDArray[np.float32], NDArray[np.float32], int], tuple[Scores, Rows]]
 """From queries [Q, D], a block [B, D] and k <= B: the k largest products of each query [Q, k], descending, and their
 rows in the block [Q, k]."""
 
@@ -26,16 +26,16 @@ _LARGEST_K_ON_FAISS_GPU = 2048
 _NUMBERS_AT_ONCE = 1 << 28  # of passages and of products; 1 GB each on the device
 
 
-def choose_picker(queries: int, k: int) -> Picker:
+def choose_selector(queries: int, k: int) -> Selector:
     """The fastest picker for this many queries and `k` that this machine has."""
     if queries < _FEWEST_FOR_GPU:
-        return pick_with_faiss
+        return select_candidates_faiss
     if k <= _LARGEST_K_ON_FAISS_GPU and faiss.get_num_gpus() > 0:
-        return pick_with_faiss_gpu
-    return pick_with_torch if _torch_has_gpu() else pick_with_faiss
+        return select_candidates_faiss_gpu
+    return select_candidates_torch if _torch_has_gpu() else select_candidates_faiss
 
 
-def pick_with_faiss(queries: NDArray[np.float32], block: NDArray[np.float32], k: int) -> tuple[Scores, Rows]:
+def select_candidates_faiss(queries: NDArray[np.float32], block: NDArray[np.float32], k: int) -> tuple[Scores, Rows]:
     """By BLAS on the CPU.
 
     Many queries are dealt out to threads that do not wait for one another, as BLAS's own do at each of faiss's tiles.
@@ -61,14 +61,16 @@ def _knn(queries: NDArray[np.float32], block: NDArray[np.float32], k: int) -> tu
     return found
 
 
-def pick_with_faiss_gpu(queries: NDArray[np.float32], block: NDArray[np.float32], k: int) -> tuple[Scores, Rows]:
+def select_candidates_faiss_gpu(
+    queries: NDArray[np.float32], block: NDArray[np.float32], k: int
+) -> tuple[Scores, Rows]:
     """By faiss on the first GPU, which keeps float32 whole."""
     resources = faiss.StandardGpuResources()
     found: tuple[Scores, Rows] = faiss.knn_gpu(resources, queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
     return found
 
 
-def pick_with_torch(
+def select_candidates_torch(
     queries: NDArray[np.float32], block: NDArray[np.float32], k: int, *, device: str = "cuda"
 ) -> tuple[Scores, Rows]:
     """By torch, part by part of the block, with TensorFloat-32 off."""

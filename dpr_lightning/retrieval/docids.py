@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dpr_lightning.encoding.embeddings import Embeddings
-from dpr_lightning.encoding.shards import shard_bounds
+from dpr_lightning.embeddings.file import Embeddings
+from dpr_lightning.embeddings.shards import shard_bounds
 from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.candidates import Rows, Scores
 from dpr_lightning.retrieval.topk import QUERIES_AT_ONCE

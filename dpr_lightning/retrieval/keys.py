@@ -12,27 +12,27 @@ Keys = NDArray[np.uint64]
 _SIGN, _REST = np.uint32(0x80000000), np.uint32(0x7FFFFFFF)
 
 
-def keys_of(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> Keys:
+def pack_keys(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> Keys:
     """Keys of scores without NaN and of rows from 0 to 2**32 - 1, both of one shape."""
     bits = (scores + np.float32(0)).view(np.uint32)  # +0.0 makes -0.0 equal to it
-    keys: Keys = (_turned(bits).astype(np.uint64) << np.uint64(32)) | rows.astype(np.uint64)
+    keys: Keys = (_orderable_bits(bits).astype(np.uint64) << np.uint64(32)) | rows.astype(np.uint64)
     return keys
 
 
-def scores_of(keys: Keys) -> NDArray[np.float32]:
+def unpack_scores(keys: Keys) -> NDArray[np.float32]:
     """The scores of keys."""
-    return _turned((keys >> np.uint64(32)).astype(np.uint32)).view(np.float32)
+    return _orderable_bits((keys >> np.uint64(32)).astype(np.uint32)).view(np.float32)
 
 
-def rows_of(keys: Keys) -> NDArray[np.int64]:
+def unpack_rows(keys: Keys) -> NDArray[np.int64]:
     """The rows of keys."""
     return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-def _turned(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def _orderable_bits(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Reverses the order of the positive, and with that puts them before the negative; its own inverse."""
     return np.where(bits & _SIGN, bits, bits ^ _REST)
 
 
-NOTHING = keys_of(np.array(-np.inf, np.float32), np.array((1 << 32) - 1))
+NOTHING = pack_keys(np.array(-np.inf, np.float32), np.array((1 << 32) - 1))
 """The key of no passage: it comes after every other."""

@@ -7,7 +7,7 @@ import ctypes
 import re
 from typing import NamedTuple
 
-from dpr_lightning.encoding.embeddings import Embeddings
+from dpr_lightning.embeddings.file import Embeddings
 from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.topk import PAIRS_AT_ONCE, QUERIES_AT_ONCE, SLACK
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpr_lightning.encoding.embeddings import Embeddings
-from dpr_lightning.retrieval.candidates import choose_picker
+from dpr_lightning.embeddings.file import Embeddings
+from dpr_lightning.retrieval.candidates import choose_selector
 from dpr_lightning.retrieval.docids import Ranked, name_passages
-from dpr_lightning.retrieval.index import PassageIndex
+from dpr_lightning.retrieval.faiss_index import PassageIndex
 from dpr_lightning.retrieval.memory import plan_search
 from dpr_lightning.retrieval.topk import SLACK, topk_inner_product
 
@@ -89,9 +89,9 @@ def rank_passages(
         UserError: as `topk_inner_product`; a docid twice in one ranking.
     """
     depth = min(depth, sum(len(part.ids) for part in passages))
-    pick = choose_picker(len(queries), depth + SLACK)
+    select = choose_selector(len(queries), depth + SLACK)
     found = topk_inner_product(
-        np.asarray(queries, np.float32), _blocks(passages, block_rows, keep), depth=depth, pick=pick
+        np.asarray(queries, np.float32), _blocks(passages, block_rows, keep), depth=depth, select=select
     )
     yield from name_passages(zip(*found, strict=True), passages)
 

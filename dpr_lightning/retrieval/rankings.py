@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpr_lightning.errors import UserError, check_choice
-from dpr_lightning.files import written_whole
+from dpr_lightning.files import atomic_write
 
 _log = logging.getLogger(__name__)
 FORMATS = {"trec": ".trec", "text": ".txt"}
@@ -40,7 +40,7 @@ def write_rankings(path: Path, rankings: Iterable[Ranking], *, format: str) -> i
     """
     check_choice(format, "format", list(FORMATS))
     count = 0
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         for ranking in rankings:
             _check_ids([ranking.qid, *ranking.docids], format)
             for rank, (docid, score) in enumerate(zip(ranking.docids, ranking.scores, strict=True), 1):

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.retrieval.candidates import Picker, Rows, Scores, pick_with_faiss
-from dpr_lightning.retrieval.keys import NOTHING, keys_of, rows_of, scores_of
+from dpr_lightning.retrieval.candidates import Rows, Scores, Selector, select_candidates_faiss
+from dpr_lightning.retrieval.keys import NOTHING, pack_keys, unpack_rows, unpack_scores
 
 SLACK = 16  # candidates beyond depth, so that rounding in the block product rarely asks for a second look
 QUERIES_AT_ONCE = 4096  # as faiss's own blocks, which would be multiplied one after another anyway
@@ -24,7 +24,11 @@ FEWEST_FOR_PRODUCT = 12  # queries; for fewer, picking candidates takes longer t
 
 
 def topk_inner_product(
-    queries: NDArray[np.float32], blocks: Iterable[NDArray[Any]], *, depth: int, pick: Picker = pick_with_faiss
+    queries: NDArray[np.float32],
+    blocks: Iterable[NDArray[Any]],
+    *,
+    depth: int,
+    select: Selector = select_candidates_faiss,
 ) -> tuple[Scores, Rows]:
     """The `depth` best passages of each query by exact inner product.
 
@@ -36,7 +40,7 @@ def topk_inner_product(
         queries: [Q, D] float32.
         blocks: [B, D] float32 or float16 each, in corpus order; each is read once. Rows in all: below 2**32.
         depth: passages kept per query, at least 1; takes memory, even where the corpus has fewer.
-        pick: picks the candidates.
+        select: selects the candidates of a block.
 
     Returns:
         Scores [Q, K] float32, descending, and corpus rows [Q, K] int64; never -1.
@@ -49,7 +53,7 @@ def topk_inner_product(
     """
     if depth < 1:
         raise UserError(f"depth: {depth} is not at least 1. Correct depth.")
-    search = _RunningTopK(np.ascontiguousarray(queries, np.float32), depth, pick)
+    search = _RunningTopK(np.ascontiguousarray(queries, np.float32), depth, select)
     for block in blocks:
         search.add(block)
     if not search.rows_seen:
@@ -73,8 +77,8 @@ def score_pairs(queries: NDArray[np.float32], passages: NDArray[np.float32], row
 class _RunningTopK:
     """Rankings over the blocks so far, as keys [Q, depth], each query's ascending."""
 
-    def __init__(self, queries: NDArray[np.float32], depth: int, pick: Picker) -> None:
-        self.queries, self.pick, self.rows_seen = queries, pick, 0
+    def __init__(self, queries: NDArray[np.float32], depth: int, select: Selector) -> None:
+        self.queries, self.select, self.rows_seen = queries, select, 0
         self.query_norms = _norms(queries, 0, "query")
         self.keys = np.full((len(queries), depth), NOTHING)
 
@@ -87,7 +91,7 @@ class _RunningTopK:
         if len(self.queries) < FEWEST_FOR_PRODUCT:
             self._add_all(block)
         elif len(block):
-            self._add_picked(block)
+            self._add_candidates(block)
         self.rows_seen += len(block)
 
     def ranking(self) -> tuple[Scores, Rows]:
@@ -96,7 +100,7 @@ class _RunningTopK:
         scores, rows = np.empty(keys.shape, np.float32), np.empty(keys.shape, np.int64)
         for first in range(0, len(keys), 64):  # the copies stay small
             part = slice(first, first + 64)
-            scores[part], rows[part] = scores_of(keys[part]), rows_of(keys[part])
+            scores[part], rows[part] = unpack_scores(keys[part]), unpack_rows(keys[part])
         return scores, rows
 
     def _add_all(self, block: NDArray[np.float32]) -> None:
@@ -105,29 +109,29 @@ class _RunningTopK:
             rows = np.arange(first, min(first + ROWS_AT_ONCE, len(block)))
             self._merge(queries, block, np.tile(rows, (len(queries), 1)))
 
-    def _add_picked(self, block: NDArray[np.float32]) -> None:
+    def _add_candidates(self, block: NDArray[np.float32]) -> None:
         # |block product - score of the pair|, over any two orders of summation
         errors = block.shape[1] * np.finfo(np.float32).eps * self.query_norms
         errors *= _norms(block, self.rows_seen, "passage").max()
         k = min(self.keys.shape[1] + SLACK, len(block))
         for first in range(0, len(self.queries), QUERIES_AT_ONCE):
-            rough, rows = self.pick(self.queries[first : first + QUERIES_AT_ONCE], block, k)
+            rough, rows = self.select(self.queries[first : first + QUERIES_AT_ONCE], block, k)
             step = max(1, PAIRS_AT_ONCE // k)
             for start in range(0, len(rows), step):
                 part = slice(start, start + step)
                 queries = np.arange(first + start, first + min(start + step, len(rows)))
-                self._merge_picked(queries, block, rough[part], rows[part], errors[queries])
+                self._merge_candidates(queries, block, rough[part], rows[part], errors[queries])
 
-    def _merge_picked(
+    def _merge_candidates(
         self, queries: Rows, block: NDArray[np.float32], rough: Scores, rows: Rows, errors: NDArray[np.float32]
     ) -> None:
         """Merges candidates [q, k] of some queries, rough scores descending, and what rounding may have left out."""
-        in_reach = rough >= self._reach(queries, errors)[:, None]
+        in_reach = rough >= self._threshold(queries, errors)[:, None]
         some = in_reach[:, 0]
         self._merge(queries[some], block, np.where(in_reach, rows, -1)[some])
         if rows.shape[1] == len(block):
             return
-        reach = self._reach(queries, errors)
+        reach = self._threshold(queries, errors)
         for place in np.flatnonzero(rough[:, -1] >= reach):
             left_out = block @ self.queries[queries[place]] >= reach[place]
             left_out[rows[place]] = False
@@ -135,9 +139,9 @@ class _RunningTopK:
             for first in range(0, len(found), PAIRS_AT_ONCE):
                 self._merge(queries[place : place + 1], block, found[None, first : first + PAIRS_AT_ONCE])
 
-    def _reach(self, queries: Rows, errors: NDArray[np.float32]) -> Scores:
+    def _threshold(self, queries: Rows, errors: NDArray[np.float32]) -> Scores:
         """The products from which on a passage may belong to a query's ranking."""
-        reach: Scores = scores_of(self.keys[queries, -1]) - errors
+        reach: Scores = unpack_scores(self.keys[queries, -1]) - errors
         return reach
 
     def _merge(self, queries: Rows, block: NDArray[np.float32], rows: Rows) -> None:
@@ -146,8 +150,8 @@ class _RunningTopK:
         if not np.isfinite(scores[rows >= 0]).all():
             _refuse("passage", self.rows_seen + rows[(rows >= 0) & ~np.isfinite(scores)][0])
         before = self.keys[queries]
-        better = (scores >= scores_of(before[:, -1:])).any(0)
-        new = keys_of(scores[:, better], self.rows_seen + rows[:, better])
+        better = (scores >= unpack_scores(before[:, -1:])).any(0)
+        new = pack_keys(scores[:, better], self.rows_seen + rows[:, better])
         merged = np.partition(np.concatenate([before, new], 1), before.shape[1] - 1, 1)
         self.keys[queries] = np.sort(merged[:, : before.shape[1]], 1)
 

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 LAST = "last.ckpt"
 
 
-class ResumePoints(pl.Callback):
+class Checkpoints(pl.Callback):
     """Writes `step-N.ckpt` every `every_n_steps` steps and at the end of each epoch, and keeps the newest few.
 
     A file gets its name when it is complete; beside it stands its hash. `last.ckpt` is another name of the newest.
@@ -95,7 +95,7 @@ def _is_before_validation(trainer: pl.Trainer, batch_idx: int) -> bool:
     return is_its_epoch and (batch_idx + 1) % every_batches == 0
 
 
-def find_resume_point(folder: Path) -> Path | None:
+def find_checkpoint(folder: Path) -> Path | None:
     """The newest intact resume point, or None where there is none; damaged ones are reported and passed over."""
     for file in _newest_first(folder):
         hash_file = _hash_file(file)

@@ -23,9 +23,9 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.files import refuse_overwrite
 from dpr_lightning.model.bi_encoder import BiEncoder
 from dpr_lightning.model.export import save_bi_encoder
-from dpr_lightning.training.best import validation_callbacks
 from dpr_lightning.training.callbacks import SeededSteps, StepReport
-from dpr_lightning.training.checkpoints import ResumePoints, find_resume_point
+from dpr_lightning.training.checkpoints import Checkpoints, find_checkpoint
+from dpr_lightning.training.early_stopping import validation_callbacks
 from dpr_lightning.training.module import GradCacheModule, RetrieverModule
 
 
@@ -97,7 +97,7 @@ def make_trainer(
         data: on what.
         run_dir: for `train/checkpoints`.
         loggers: where metrics go.
-        every_n_steps: steps between resume points; see `ResumePoints`.
+        every_n_steps: steps between resume points; see `Checkpoints`.
         keep_last: resume points kept.
         best: the metric whose best weights are exported; see `validation_callbacks`.
         early_stopping: patience, monitor and mode; see there.
@@ -109,7 +109,7 @@ def make_trainer(
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     module.loss.check_rows(data.train_examples.rows)
-    checkpoints = ResumePoints(run_dir / "train" / "checkpoints", every_n_steps=every_n_steps, keep_last=keep_last)
+    checkpoints = Checkpoints(run_dir / "train" / "checkpoints", every_n_steps=every_n_steps, keep_last=keep_last)
     validates = data.dev_examples is not None
     deciding = validation_callbacks(checkpoints.folder, validates=validates, best=best, **early_stopping)
     demanded: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
@@ -136,7 +136,7 @@ def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule,
         SystemExit: on SIGTERM or SIGUSR1, after a resume point was written.
     """
     start = time.perf_counter()
-    resume_point = find_resume_point(run_dir / "train" / "checkpoints")
+    resume_point = find_checkpoint(run_dir / "train" / "checkpoints")
     try:
         with _trainer_problems():
             trainer.fit(module, data, ckpt_path=resume_point, weights_only=True)

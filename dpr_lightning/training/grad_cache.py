@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dpr_lightning.data.collate import Tokens
+from dpr_lightning.data.tokenizer import Tokens
 
 Embed = Callable[..., Tensor]  # embed(input_ids, attention_mask) -> embeddings
 

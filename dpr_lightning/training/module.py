@@ -17,7 +17,7 @@ from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.model.bi_encoder import BiEncoder
 from dpr_lightning.training.gather import average_gradients
 from dpr_lightning.training.grad_cache import Side, cached_backward
-from dpr_lightning.training.metrics import PoolRanking
+from dpr_lightning.training.validation import PoolRanking
 
 
 class Loss(Protocol):

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from dpr_lightning.data.collate import Collator, InputTokenizer
+from dpr_lightning.data.collate import Collator
 from dpr_lightning.data.examples import Example
+from dpr_lightning.data.tokenizer import InputTokenizer
 from dpr_lightning.errors import UserError
 
 CLS, SEP, PAD = 2, 3, 0

@@ -7,9 +7,9 @@ import torch
 from conftest import write_jsonl
 from transformers import AutoTokenizer
 
-from dpr_lightning.data.collate import InputTokenizer
 from dpr_lightning.data.datamodule import ResumableLoader, RetrievalDataModule
 from dpr_lightning.data.sampler import TrainingBatches
+from dpr_lightning.data.tokenizer import InputTokenizer
 from dpr_lightning.errors import UserError
 
 

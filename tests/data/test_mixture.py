@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from dpr_lightning.data.collate import InputTokenizer
 from dpr_lightning.data.datamodule import RetrievalDataModule
 from dpr_lightning.data.sampler import TrainingBatches
+from dpr_lightning.data.tokenizer import InputTokenizer
 from dpr_lightning.errors import UserError
 
 

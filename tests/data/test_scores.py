@@ -6,9 +6,10 @@ import pytest
 from conftest import training_row, write_jsonl
 from transformers import AutoTokenizer
 
-from dpr_lightning.data.collate import Collator, InputTokenizer
+from dpr_lightning.data.collate import Collator
 from dpr_lightning.data.examples import TrainingExamples
 from dpr_lightning.data.sources import open_training
+from dpr_lightning.data.tokenizer import InputTokenizer
 from dpr_lightning.errors import UserError
 
 

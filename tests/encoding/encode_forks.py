@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from dpr_lightning.data.sources import open_corpus
-from dpr_lightning.encoding.encode import ShardEncoder
+from dpr_lightning.encoding.stage import ShardEncoder
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 
 

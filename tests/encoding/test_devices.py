@@ -12,9 +12,9 @@ import torch
 from conftest import ROOT
 from embedding_files import identity
 
+from dpr_lightning.embeddings.shards import open_shards
+from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.encoding.devices import Device, find_devices, run_on_devices
-from dpr_lightning.encoding.embeddings import EmbeddingWriter
-from dpr_lightning.encoding.shards import open_shards
 from dpr_lightning.errors import UserError
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")

@@ -13,9 +13,9 @@ from sentence_transformers.sentence_transformer.modules import Dense, Pooling, T
 from transformers import AutoModel, AutoTokenizer
 
 from dpr_lightning.errors import UserError
+from dpr_lightning.interop.tevatron_model import load_tevatron
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.encoder import load_transformer
-from dpr_lightning.model.tevatron import load_tevatron
 
 TEXTS = [" ".join(WORDS[i : i + n]) for i, n in ((0, 1), (3, 9), (7, 60), (20, 4))]
 LENGTHS = {"query_max_length": 8, "passage_max_length": 24}

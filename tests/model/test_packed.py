@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel
 
 from dpr_lightning.model.encoder import Encoder
-from dpr_lightning.model.packed import ARCHITECTURES, PackedEncoder, without_padding
+from dpr_lightning.model.packed import ARCHITECTURES, PackedEncoder, packed_if_supported
 
 PAD, LONGEST = 1, 156
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -96,7 +96,7 @@ def test_sequences_do_not_see_their_neighbours():
 def test_an_encoder_that_cannot_pack_stays_padded_and_says_why_once(caplog):
     caplog.set_level(logging.INFO)
     encoder = make_encoder().to("meta")
-    assert without_padding(encoder) is without_padding(encoder) is encoder
+    assert packed_if_supported(encoder) is packed_if_supported(encoder) is encoder
     reasons = [record.getMessage() for record in caplog.records]
     assert reasons == ["batches are padded: packing needs a GPU, this is meta"]
 
@@ -117,7 +117,7 @@ def test_a_gpu_packs_within_rounding(kind, dtype, pooling):
     encoder, ids = make_encoder(kind, pooling=pooling), draw_ids([2, LONGEST, 17, 2, 90, 33])
     exact, half = padded(encoder, ids), copy.deepcopy(encoder).to("cuda", dtype)
     rounding = (padded(half, ids, "cuda").float().cpu() - exact).abs().max()
-    assert isinstance(without_padding(copy.deepcopy(half)), PackedEncoder)
+    assert isinstance(packed_if_supported(copy.deepcopy(half)), PackedEncoder)
     assert (packed(half, ids, "cuda").float().cpu() - exact).abs().max() <= 2 * rounding
 
 
@@ -133,5 +133,5 @@ def test_a_gpu_packs_within_rounding(kind, dtype, pooling):
 def test_a_gpu_says_why_it_pads(caplog, kind, dtype, reason):
     caplog.set_level(logging.INFO)
     encoder = make_encoder(kind).to("cuda", dtype)
-    assert without_padding(encoder) is encoder
+    assert packed_if_supported(encoder) is encoder
     assert re.search(reason, caplog.text)

@@ -5,7 +5,7 @@ from conftest import SHARED
 from embedding_files import write_corpus
 
 from dpr_lightning import open_embeddings
-from dpr_lightning.retrieval.search import search
+from dpr_lightning.retrieval.stage import search
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not SHARED.exists(), reason="nq-mini is not here")]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dpr_lightning.retrieval import candidates
-from dpr_lightning.retrieval.candidates import choose_picker, pick_with_faiss, pick_with_torch
+from dpr_lightning.retrieval.candidates import choose_selector, select_candidates_faiss, select_candidates_torch
 from dpr_lightning.retrieval.topk import topk_inner_product
 
 
@@ -19,16 +19,16 @@ def near_ties(dtype):
     return rng.standard_normal((70, 48)).astype(np.float32), passages
 
 
-def ranked(queries, passages, pick):
-    scores, rows = topk_inner_product(queries, np.split(passages, [500]), depth=60, pick=pick)
+def ranked(queries, passages, select):
+    scores, rows = topk_inner_product(queries, np.split(passages, [500]), depth=60, select=select)
     return scores.tobytes(), rows.tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_torch_leads_to_the_rankings_of_faiss(dtype):
     queries, passages = near_ties(dtype)
-    assert ranked(queries, passages, partial(pick_with_torch, device="cpu")) == ranked(
-        queries, passages, pick_with_faiss
+    assert ranked(queries, passages, partial(select_candidates_torch, device="cpu")) == ranked(
+        queries, passages, select_candidates_faiss
     )
 
 
@@ -36,8 +36,8 @@ def test_torch_leads_to_the_rankings_of_faiss(dtype):
 def test_torch_picks_the_largest_however_the_block_is_cut(monkeypatch, products):
     queries, passages = near_ties(np.float32)
     monkeypatch.setattr(candidates, "_NUMBERS_AT_ONCE", products)
-    scores, rows = pick_with_torch(queries, passages[:900], 50, device="cpu")
-    expected, _ = pick_with_faiss(queries, passages[:900], 50)
+    scores, rows = select_candidates_torch(queries, passages[:900], 50, device="cpu")
+    expected, _ = select_candidates_faiss(queries, passages[:900], 50)
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
     np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", queries, passages[rows]), rtol=1e-4, atol=1e-5)
     assert (np.diff(np.sort(rows, 1), axis=1) > 0).all()
@@ -53,17 +53,17 @@ def low_precision():
 
 
 def test_torch_leaves_its_precision_as_it_was(low_precision):
-    pick_with_torch(*near_ties(np.float32), 5, device="cpu")
+    select_candidates_torch(*near_ties(np.float32), 5, device="cpu")
     assert torch.get_float32_matmul_precision() == "medium"
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_leads_to_the_rankings_of_the_cpu(low_precision):
-    assert choose_picker(70, 76) is not pick_with_faiss
+    assert choose_selector(70, 76) is not select_candidates_faiss
     for dtype in (np.float32, np.float16):
         queries, passages = near_ties(dtype)
-        products, rows = pick_with_torch(queries, passages.astype(np.float32), 5)
+        products, rows = select_candidates_torch(queries, passages.astype(np.float32), 5)
         np.testing.assert_allclose(products, np.einsum("qd,qkd->qk", queries, passages[rows]), rtol=1e-5, atol=1e-5)
-        for pick in (pick_with_torch, choose_picker(70, 76)):
-            assert ranked(queries, passages, pick) == ranked(queries, passages, pick_with_faiss)
+        for select in (select_candidates_torch, choose_selector(70, 76)):
+            assert ranked(queries, passages, select) == ranked(queries, passages, select_candidates_faiss)

@@ -16,7 +16,7 @@ MB = 1 << 20
 GROWTH = """
 import sys
 from pathlib import Path
-from dpr_lightning.retrieval.search import search
+from dpr_lightning.retrieval.stage import search
 
 def resident(field):
     (line,) = (line for line in open("/proc/self/status") if line.startswith(field))

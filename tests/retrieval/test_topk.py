@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval import candidates
-from dpr_lightning.retrieval.candidates import pick_with_faiss
+from dpr_lightning.retrieval.candidates import select_candidates_faiss
 from dpr_lightning.retrieval.topk import FEWEST_FOR_PRODUCT, SLACK, score_pairs, topk_inner_product
 
 
@@ -124,7 +124,7 @@ def test_passages_that_the_block_product_leaves_out_are_found(block):
     for seed in range(6):
         passages = hidden_by_rounding(np.random.default_rng(seed))
         expected = reference(queries[:1], passages, 40)
-        left_out += len(set(expected[1][0]) - set(pick_with_faiss(queries, passages, 40 + SLACK)[1][0]))
+        left_out += len(set(expected[1][0]) - set(select_candidates_faiss(queries, passages, 40 + SLACK)[1][0]))
         for asked in (queries[:1], queries):
             found = topk_inner_product(asked, np.split(passages, range(block, 400, block)), depth=40)
             assert_same(found, [np.repeat(part, len(asked), 0) for part in expected])

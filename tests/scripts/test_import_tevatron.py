@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from dpr_lightning import open_embeddings
 from dpr_lightning.data.sources import open_corpus
-from dpr_lightning.encoding.shards import open_shards
+from dpr_lightning.embeddings.shards import open_shards
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 
 TEXTS = [passage(i)["text"] for i in range(5)]

@@ -14,11 +14,11 @@ from dpr_lightning.data.collate import Collator
 from dpr_lightning.data.examples import TrainingExamples
 from dpr_lightning.data.schema import check_training_row
 from dpr_lightning.model.bi_encoder import load_bi_encoder
-from dpr_lightning.training.distillation import DistillationLoss
 from dpr_lightning.training.gather import average_gradients, global_rank, world_size
 from dpr_lightning.training.grad_cache import Side, cached_backward
-from dpr_lightning.training.loss import InBatchLoss
-from dpr_lightning.training.symmetric import SymmetricLoss
+from dpr_lightning.training.losses.distillation import DistillationLoss
+from dpr_lightning.training.losses.in_batch import InBatchLoss
+from dpr_lightning.training.losses.symmetric import SymmetricLoss
 
 QUESTIONS = 16
 LOSSES = {"in_batch": InBatchLoss, "symmetric": SymmetricLoss, "distillation": DistillationLoss}

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from dpr_lightning.training.checkpoints import find_resume_point
+from dpr_lightning.training.checkpoints import find_checkpoint
 
 CACHED = ("grad_cache.query_chunk_size=3", "grad_cache.passage_chunk_size=5")
 TWO_PROCESSES = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=4")
@@ -100,7 +100,7 @@ def test_terminated_training_leaves_a_resume_point_of_its_last_step(settings, tm
         process = start(settings, run, "checkpoint.every_n_steps=1000", "trainer.max_epochs=1000")
         kill_at(len(logged_steps(run)), process, run, number)
         assert process.returncode == 128 + signal.SIGTERM
-        assert find_resume_point(run / "train" / "checkpoints").stem == f"step-{len(logged_steps(run)):08d}"
+        assert find_checkpoint(run / "train" / "checkpoints").stem == f"step-{len(logged_steps(run)):08d}"
     assert not (run / "model").exists()
 
 

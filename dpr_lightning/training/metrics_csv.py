@@ -10,7 +10,7 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from dpr_lightning.files import written_whole
+from dpr_lightning.files import atomic_write
 
 
 class MetricsCsv(Logger):
@@ -73,7 +73,7 @@ class MetricsCsv(Logger):
             with self.file.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns, lineterminator="\n").writerows(self._rows[self._saved :])
         else:
-            with written_whole(self.file) as file:
+            with atomic_write(self.file) as file:
                 writer = csv.DictWriter(file, self._columns, lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(self._rows)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from embedding_files import write_corpus, write_embeddings
 
-from dpr_lightning.encoding.shards import shard_name
+from dpr_lightning.embeddings.shards import shard_name
 from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.memory import parse_bytes
 from dpr_lightning.retrieval.rankings import read_rankings
-from dpr_lightning.retrieval.search import reduce, search
+from dpr_lightning.retrieval.stage import reduce, search
 from dpr_lightning.retrieval.topk import score_pairs
 
 DIM = 16

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from dpr_lightning.encoding.embeddings import open_embeddings
-from dpr_lightning.encoding.ids import Ids
+from dpr_lightning.embeddings.file import open_embeddings
+from dpr_lightning.embeddings.ids import Ids
 from dpr_lightning.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dpr_lightning.data.collate import Batch
 from dpr_lightning.errors import UserError, check_choice
-from dpr_lightning.training.loss import InBatchLoss
+from dpr_lightning.training.losses.in_batch import InBatchLoss
 
 
 class DistillationLoss(InBatchLoss):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from embedding_files import write_corpus, write_embeddings
 
-from dpr_lightning.encoding.shards import open_shards
+from dpr_lightning.embeddings.shards import open_shards
 from dpr_lightning.errors import UserError
-from dpr_lightning.retrieval.index import PassageIndex, build_index, index_path
+from dpr_lightning.retrieval.faiss_index import PassageIndex, build_index, index_path
 from dpr_lightning.retrieval.rankings import read_rankings
-from dpr_lightning.retrieval.search import search
+from dpr_lightning.retrieval.stage import search
 
 FACTORIES = ["Flat", "HNSW8,Flat", "HNSW8,SQ8", "IVF16,Flat", "IVF8,PQ4x4", "PQ4x4", "SQ8", "SQfp16", "PCA8,IVF8,SQ8"]
 MB = 1 << 20

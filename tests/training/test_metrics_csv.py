@@ -1,6 +1,6 @@
 """metrics.csv through interruptions."""
 
-from dpr_lightning.training.csv_logger import MetricsCsv
+from dpr_lightning.training.metrics_csv import MetricsCsv
 
 
 def logger(folder, *steps, columns=("loss",), save=True):

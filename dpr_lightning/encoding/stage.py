@@ -10,15 +10,17 @@ from pathlib import Path
 import torch
 
 from dpr_lightning.data.sources import Source
+from dpr_lightning.embeddings.file import Identity, open_embeddings
+from dpr_lightning.embeddings.ids import Ids
+from dpr_lightning.embeddings.shards import shard_name, shard_rows
+from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.encoding.devices import Device, run_on_devices
-from dpr_lightning.encoding.embeddings import EmbeddingWriter, Identity, open_embeddings
-from dpr_lightning.encoding.ids import Ids
-from dpr_lightning.encoding.loop import Speed, encode_rows, prepare, resolve_precision
+from dpr_lightning.encoding.loop import Speed, encode_rows
 from dpr_lightning.encoding.progress import Progress
-from dpr_lightning.encoding.shards import shard_name, shard_rows
 from dpr_lightning.errors import UserError, check_choice, check_positive
 from dpr_lightning.model.bi_encoder import BiEncoder
-from dpr_lightning.model.packed import without_padding
+from dpr_lightning.model.inference import for_inference, resolve_precision
+from dpr_lightning.model.packed import packed_if_supported
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +70,9 @@ class ShardEncoder:
         self.chunk_size, self.tokens_per_batch = chunk_size, int(tokens_per_batch)
         self.inputs, self.model_fingerprint = bi_encoder.inputs, bi_encoder.fingerprint()
         self.precision = resolve_precision(str(precision), where)
-        self.encoder = without_padding(prepare(getattr(bi_encoder, side), device=where, precision=self.precision))
+        self.encoder = packed_if_supported(
+            for_inference(getattr(bi_encoder, side), device=where, precision=self.precision)
+        )
 
     def encode(self, path: Path, *, shard: int = 0, num_shards: int = 1) -> str:
         """Makes the file of a shard, or its rest where an earlier attempt was cut off.

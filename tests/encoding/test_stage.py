@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpr_lightning.data.sources import open_corpus, open_queries
-from dpr_lightning.encoding.embeddings import open_embeddings
-from dpr_lightning.encoding.encode import ShardEncoder, encode_passages
+from dpr_lightning.embeddings.file import open_embeddings
+from dpr_lightning.embeddings.shards import open_shards
 from dpr_lightning.encoding.loop import length_batches
-from dpr_lightning.encoding.shards import open_shards
+from dpr_lightning.encoding.stage import ShardEncoder, encode_passages
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.packed import PackedEncoder
-from dpr_lightning.retrieval.search import search
+from dpr_lightning.retrieval.stage import search
 
 ROWS = 1200  # of the corpus whose encoding is interrupted: 150 chunks
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from dpr_lightning.data.collate import NO_DOCID, Batch
 from dpr_lightning.training.gather import gather, global_rank
-from dpr_lightning.training.loss import InBatchLoss, contrastive_loss
+from dpr_lightning.training.losses.in_batch import InBatchLoss, contrastive_loss
 
 
 class SymmetricLoss(InBatchLoss):

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 from rich.console import Console
 
 from dpr_lightning.evaluation.plot import accuracy_curves
-from dpr_lightning.evaluation.report import print_accuracy
+from dpr_lightning.evaluation.table import print_accuracy
 
 METRICS = {
     "questions": 1234,

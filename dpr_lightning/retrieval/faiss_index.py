@@ -19,10 +19,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from dpr_lightning.encoding.embeddings import Embeddings
-from dpr_lightning.encoding.shards import shard_bounds
+from dpr_lightning.embeddings.file import Embeddings
+from dpr_lightning.embeddings.shards import shard_bounds
 from dpr_lightning.errors import UserError, check_positive
-from dpr_lightning.files import folder_written_whole, write_json
+from dpr_lightning.files import atomic_folder, write_json
 from dpr_lightning.retrieval.candidates import Rows, Scores
 from dpr_lightning.retrieval.topk import ROWS_AT_ONCE, score_pairs
 
@@ -163,7 +163,7 @@ def build_index(
         for part in passages:
             for block in part.blocks(rows):
                 index.add(np.ascontiguousarray(block, np.float32))
-    with folder_written_whole(path) as unfinished:
+    with atomic_folder(path) as unfinished:
         file = unfinished / "passages.faiss"
         faiss.write_index(index, str(file))
         write_json(unfinished / "identity.json", _identity(factory, passages) | {"bytes": file.stat().st_size})

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpr_lightning.encoding.embeddings import Embeddings, open_embeddings
+from dpr_lightning.embeddings.file import Embeddings, open_embeddings
 from dpr_lightning.errors import UserError
 
 _NAME = re.compile(r"(\d+)-of-(\d+)")

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpr_lightning.training.metrics import PoolRanking
+from dpr_lightning.training.validation import PoolRanking
 
 
 def naive_ranks(batches):

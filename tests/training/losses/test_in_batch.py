@@ -7,7 +7,7 @@ import torch
 
 from dpr_lightning.data.collate import Batch
 from dpr_lightning.errors import UserError
-from dpr_lightning.training.loss import InBatchLoss, contrastive_loss, known_positives
+from dpr_lightning.training.losses.in_batch import InBatchLoss, contrastive_loss, known_positives
 
 
 def naive_loss(queries, passages, targets, temperature=1.0, excluded=()):

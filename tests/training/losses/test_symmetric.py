@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dpr_lightning.data.collate import Batch
-from dpr_lightning.training.loss import InBatchLoss
-from dpr_lightning.training.symmetric import SymmetricLoss
+from dpr_lightning.training.losses.in_batch import InBatchLoss
+from dpr_lightning.training.losses.symmetric import SymmetricLoss
 
 
 @pytest.mark.parametrize("masked", [True, False])

@@ -10,7 +10,7 @@ from conftest import SHARED, write_jsonl
 
 from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.errors import UserError
-from dpr_lightning.evaluation.evaluate import evaluate, read_first_hits
+from dpr_lightning.evaluation.stage import evaluate, read_first_hits
 
 PASSAGES = [
     {"docid": "d0", "title": "Paris", "text": "The capital of France."},

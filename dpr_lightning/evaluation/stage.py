@@ -16,7 +16,7 @@ from dpr_lightning.evaluation.accuracy import FirstHits, accuracy_at, first_hit
 from dpr_lightning.evaluation.answers import answer_finder
 from dpr_lightning.evaluation.passages import Passages, passage_rows, read_passages
 from dpr_lightning.evaluation.qrels import judged_measures, read_qrels
-from dpr_lightning.files import folder_written_whole, refuse_overwrite, write_json, written_whole
+from dpr_lightning.files import atomic_folder, atomic_write, refuse_overwrite, write_json
 from dpr_lightning.retrieval.rankings import Ranking, read_rankings
 
 
@@ -87,7 +87,7 @@ def evaluate(
         metrics["qrels"] = judged_measures(
             read_qrels(qrels_file), ranked, qids=queries.rows["query_id"], topk=sorted(topk)
         )
-    with folder_written_whole(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         write_json(temporary / "metrics.json", metrics)
         _write_questions(temporary / "questions.jsonl", queries, rankings, first_hits)
         _write_dpr_json(temporary / "dpr.json", queries, rankings, passages, hits)
@@ -138,7 +138,7 @@ def _searched(passage: tuple[str, str], match_title: bool) -> str:
 
 
 def _write_questions(path: Path, queries: Source, rankings: Mapping[str, Ranking], first_hits: FirstHits) -> None:
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         for row, rank in zip(queries.rows, first_hits.tolist(), strict=True):
             line = {
                 "qid": row["query_id"],
@@ -157,7 +157,7 @@ def _write_dpr_json(
 
     The text is two lines, title and passage, as that program cuts it there.
     """
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write("{")
         for place, (row, found) in enumerate(zip(queries.rows, hits, strict=True)):
             ranking = rankings.get(row["query_id"])

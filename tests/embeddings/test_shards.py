@@ -7,8 +7,8 @@ from embedding_files import numbers, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpr_lightning.encoding.embeddings import open_embeddings
-from dpr_lightning.encoding.shards import check_same_model, complete_shards, open_shards, shard_name, shard_rows
+from dpr_lightning.embeddings.file import open_embeddings
+from dpr_lightning.embeddings.shards import check_same_model, complete_shards, open_shards, shard_name, shard_rows
 from dpr_lightning.errors import UserError
 
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from dpr_lightning.encoding.embeddings import open_embeddings
-from dpr_lightning.encoding.shards import check_same_model, complete_shards, open_shards, shard_name, shard_rows
+from dpr_lightning.embeddings.file import open_embeddings
+from dpr_lightning.embeddings.shards import check_same_model, complete_shards, open_shards, shard_name, shard_rows
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.files import refuse_overwrite
-from dpr_lightning.retrieval.index import PassageIndex, build_index
+from dpr_lightning.retrieval.faiss_index import PassageIndex, build_index
 from dpr_lightning.retrieval.memory import parse_bytes, return_freed_arrays
 from dpr_lightning.retrieval.rank import rank_exactly, rank_with_index
 from dpr_lightning.retrieval.rankings import FORMATS, Ranking, merge_rankings, write_rankings

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, passage, write_jsonl
 from pyarrow import parquet
 
-from dpr_lightning.data.files import find_files, read_records
+from dpr_lightning.data.readers import find_files, read_records
 from dpr_lightning.errors import UserError
 
 
@@ -225,7 +225,7 @@ class Hub(BaseHTTPRequestHandler):
 
 FIND = """
 import sys
-from dpr_lightning.data.files import find_files
+from dpr_lightning.data.readers import find_files
 from dpr_lightning.errors import UserError
 for address in sys.argv[1:]:
     try:

@@ -8,8 +8,8 @@ from conftest import training_row, write_jsonl
 
 from dpr_lightning.data.collate import Batch
 from dpr_lightning.errors import UserError
-from dpr_lightning.training.distillation import DistillationLoss
-from dpr_lightning.training.loss import InBatchLoss
+from dpr_lightning.training.losses.distillation import DistillationLoss
+from dpr_lightning.training.losses.in_batch import InBatchLoss
 
 TEACHER = [[3.0, 1.0, 2.0], [5.0, math.nan, 4.5], [math.nan, 1.0, 2.0], [math.nan] * 3]
 

@@ -9,7 +9,7 @@ from embedding_files import IDS, identity, numbers, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpr_lightning.encoding.embeddings import EmbeddingWriter, open_embeddings
+from dpr_lightning.embeddings.file import EmbeddingWriter, open_embeddings
 from dpr_lightning.errors import UserError
 
 

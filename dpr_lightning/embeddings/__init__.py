@@ -1,0 +1,1 @@
+"""Embedding files: their format, writer, ids and shards."""

@@ -1,0 +1,1 @@
+"""Reads the models and embeddings of other programs."""

@@ -1,0 +1,26 @@
+"""Prepares an encoder for inference: its device and its precision."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from dpr_lightning.model.encoder import Encoder
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """`auto` becomes `bf16` where the hardware multiplies bfloat16 itself, `32` elsewhere."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
+    return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "32"
+
+
+def for_inference(encoder: Encoder, *, device: torch.device, precision: str) -> Encoder:
+    """The encoder on a device, in evaluation mode and a precision: `32`, `bf16` or `16`; the latter two take a copy."""
+    dtypes = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
+    if precision != "32":
+        encoder = copy.deepcopy(encoder)  # rounded weights would change the model's fingerprint
+    return encoder.eval().to(device, dtypes[precision])
