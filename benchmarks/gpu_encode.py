@@ -148,7 +148,7 @@ def time_search(rows, dim, queries, device, repeats):
     pick = functools.partial(select_candidates_torch, device=device.type)
     turns = [
         (
-            seconds(lambda: topk_inner_product(asked.cpu().numpy(), blocks, depth=100, pick=pick), device),
+            seconds(lambda: topk_inner_product(asked.cpu().numpy(), blocks, depth=100, select=pick), device),
             seconds(lambda: [asked @ block.T for block in passages.split(BLOCK)], device),
         )
         for _ in range(repeats + 1)

@@ -1,4 +1,4 @@
-"""The error for what a user can mend, and the checks that constructors make of their arguments."""
+"""The error for mistakes that a user can correct, and the checks that constructors make of their arguments."""
 
 from __future__ import annotations
 
@@ -8,29 +8,41 @@ from collections.abc import Callable, Iterator, Sequence
 
 
 class UserError(ValueError):
-    """A mistake in input or configuration.
+    """A mistake in input or configuration; commands print its message without a traceback and exit with 1.
 
-    The message is one line: the config key or file first, then where and what, then what to do. Commands print it
-    without a traceback and exit with 1.
+    The message is one line: the argument or the file first, then what is wrong, then what to do. If it is about an
+    argument, it starts with the argument's name and a colon; other arguments that it mentions stand in backticks.
+    `launch.py` replaces both by config keys, so that code below it never spells one.
     """
 
 
-def check_positive(value: object, key: str) -> None:
-    """Raises UserError unless `value` is a whole number of at least 1."""
-    check_at_least(1, value, key)
+def check_positive(value: object, name: str) -> None:
+    """Raise UserError unless the argument `name` is a whole number of at least 1."""
+    check_at_least(1, value, name)
 
 
-def check_at_least(least: int, value: object, key: str) -> None:
-    """Raises UserError unless `value` is a whole number of at least `least`."""
+def check_at_least(least: int, value: object, name: str) -> None:
+    """Raise UserError unless the argument `name` is a whole number of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{key}: {value!r} is not a whole number of at least {least}. Correct {key}.")
+        raise UserError(f"{name}: {value!r} is not a whole number of at least {least}. Correct `{name}`.")
 
 
-def check_choice(value: object, key: str, choices: Sequence[object]) -> None:
-    """Raises UserError unless `value` is one of `choices`."""
+def check_choice(value: object, name: str, choices: Sequence[object]) -> None:
+    """Raise UserError unless the argument `name` is one of `choices`."""
     if value not in choices:
         allowed = ", ".join(map(str, choices))
-        raise UserError(f"{key}: {value!r} is not possible. Set {key} to one of: {allowed}.")
+        raise UserError(f"{name}: {value!r} is not possible. Set `{name}` to one of: {allowed}.")
+
+
+@contextlib.contextmanager
+def error_prefix(name: str) -> Iterator[None]:
+    """Put `name` and a dot before the argument that a UserError is about, as in `lora.r` for the argument `r`."""
+    try:
+        yield
+    except UserError as error:
+        argument = str(error).partition(":")[0]
+        message = str(error).replace(f"`{argument}`", f"`{name}.{argument}`")
+        raise UserError(f"{name}.{message}") from error.__cause__
 
 
 @contextlib.contextmanager
@@ -40,13 +52,13 @@ def report_user_errors(
     interrupted: str = "interrupted",
     traceback: bool = False,
 ) -> Iterator[None]:
-    """Ends the process with one line on stderr: after a user's mistake with exit code 1, after Ctrl-C with 130.
+    """End the process with one line on stderr: with exit code 1 after a user's mistake, with 130 after Ctrl-C.
 
     Args:
-        others: what is a user's mistake besides UserError and a path that cannot be read or written.
-        message: what to say of them.
-        interrupted: what to say after Ctrl-C.
-        traceback: let mistakes through, for Python to print at length.
+        others: Exceptions to treat as a user's mistake, besides UserError and paths that cannot be read or written.
+        message: Returns the line to print for an exception.
+        interrupted: Printed after Ctrl-C.
+        traceback: Let mistakes through, so that Python prints a traceback.
     """
     mistakes: tuple[type[Exception], ...] = (UserError, OSError, *others)
     try:
@@ -58,7 +70,7 @@ def report_user_errors(
         if traceback:
             raise
         if isinstance(error, OSError) and error.filename is not None:
-            line = f"{error.filename}: {error.strerror}. Correct the path (run_dir, model_dir, run_file) or its rights."
+            line = f"{error.filename}: {error.strerror}. Correct the path or its permissions."
         else:
             line = message(error)
         print(" ".join(line.split()), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Writing output so that it appears whole under its final name, or not at all."""
+"""Atomic writes, locks and removal: a file or folder under its final name is always complete."""
 
 from __future__ import annotations
 
@@ -18,31 +18,45 @@ from dpr_lightning.errors import UserError
 
 
 def refuse_overwrite(
-    path: Path, overwrite: bool, *, remedy: str = "Set overwrite=true to make it anew, or choose another run_dir"
+    path: Path, overwrite: bool, *, remedy: str = "Set overwrite=true to replace it, or choose another run_dir"
 ) -> None:
-    """Raises UserError if `path` is there and `overwrite` is not set."""
+    """Raise UserError if `path` exists and `overwrite` is not set."""
     if path.exists() and not overwrite:
         raise UserError(f"{path} is finished already. {remedy}.")
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[io.TextIOWrapper]:
-    """A text file to write to; it takes the name `path` when the block ends without an error."""
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the name `path`, flushed to disk, when the block ends without an error.
+
+    The block creates a file or a folder at the temporary path. An existing file is replaced in one step. An existing
+    folder is moved aside, replaced and then deleted, so that no mixture of old and new exists at any moment. Where
+    `path` is a symbolic link, its target is replaced and the link stays.
+    """
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary, aside = path.with_name(f".{path.name}.{os.getpid()}.tmp"), path.with_name(f".{path.name}.old")
+    if aside.exists() and not path.exists():
+        aside.rename(path)  # an earlier process was killed between the two renames below
+    _remove(temporary)
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
-            flush_to_disk(file)
+        yield temporary
+        for file in [temporary] if temporary.is_file() else filter(Path.is_file, temporary.rglob("*")):
+            with file.open("rb+") as opened:
+                flush_to_disk(opened)
+        if path.is_dir():
+            _remove(aside)
+            path.rename(aside)
         temporary.replace(path)
+        _remove(aside)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 @contextlib.contextmanager
-def atomic_write_lines(path: Path) -> Iterator[io.TextIOWrapper]:
-    """As `atomic_write`, and compressed where the name ends in .gz."""
-    with atomic_write(path) as file:
+def atomic_write(path: Path) -> Iterator[io.TextIOWrapper]:
+    """Yield a UTF-8 text file that takes the name `path` when the block ends; compressed where the name ends in .gz."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         if path.suffix != ".gz":
             yield file
             return
@@ -52,50 +66,57 @@ def atomic_write_lines(path: Path) -> Iterator[io.TextIOWrapper]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; it replaces `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    """Yield an empty folder that replaces `path` when the block ends without an error."""
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
         yield temporary
-        for file in filter(Path.is_file, temporary.rglob("*")):
-            with file.open("rb+") as opened:
-                flush_to_disk(opened)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON, atomically."""
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
 
 
 def flush_to_disk(file: IO[Any]) -> None:
-    """Returns when what was written to `file` is on the disk."""
+    """Return when everything written to `file` is on the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
+def empty_folder(path: Path) -> None:
+    """Delete everything in a folder, if it exists; where `path` is a symbolic link, everything in its target.
+
+    Raises:
+        OSError: something cannot be deleted.
+    """
+    for entry in path.iterdir() if path.is_dir() else ():
+        _remove(entry)
+
+
 @contextlib.contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Holds the right to write a file, which ends with this process.
+def exclusive_lock(path: Path, *, remedy: str = "Wait for it to end") -> Iterator[None]:
+    """Hold the right to write `path`, until the block ends or this process dies.
 
     Raises:
         UserError: another process holds it.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"{path} is being written by another process. Wait for it, or choose another shard.") from None
+        raise UserError(f"{path} is being written by another process. {remedy}.") from None
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # before the release: a lock on a removed file counts for nothing
+        Path(lock.lock_file).unlink(missing_ok=True)  # before the release, after which another process may lock it
         lock.release()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

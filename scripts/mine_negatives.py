@@ -20,7 +20,7 @@ from dpr_lightning.data.sources import Source, open_corpus, open_training
 from dpr_lightning.errors import UserError, check_positive, report_user_errors
 from dpr_lightning.evaluation.answers import answer_finder
 from dpr_lightning.evaluation.passages import passage_rows
-from dpr_lightning.files import atomic_write_lines, refuse_overwrite
+from dpr_lightning.files import atomic_write, refuse_overwrite
 from dpr_lightning.retrieval.rankings import read_rankings
 
 
@@ -58,7 +58,7 @@ def mine(args: argparse.Namespace) -> str:
         raise UserError(f"--out: {args.out} is no name of a .jsonl or .jsonl.gz file. Rename it.")
     refuse_overwrite(args.out, args.overwrite, remedy="Give --overwrite, or another name")
     kept = dropped = negatives = 0
-    with atomic_write_lines(args.out) as file:
+    with atomic_write(args.out) as file:
         for row in mined_rows(open_training(args.train, key="--train"), open_corpus(args.corpus, key="--corpus"), args):
             found = len(row["negative_passages"])
             if found:

@@ -1,13 +1,9 @@
 """A tiny random BERT, a small world of questions and passages, and the commands as functions."""
 
-import gzip
-import importlib
 import json
-import logging
 import os
 import shutil
 import sys
-from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -16,10 +12,9 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from support.commands import run_command
+from support.world import ROOT, WORDS, passage, question, settings_of, training_row, write_jsonl
 
-ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared" / "data" / "nq-mini"
-WORDS = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prstvz"]
 sys.path.insert(0, str(ROOT))
 
 
@@ -67,32 +62,6 @@ def no_dropout_model(tiny_model, tmp_path):
     return folder
 
 
-def passage(number):
-    """Passage `number` of the small world: its text names three words that no other passage combines."""
-    words = [WORDS[number % 240], WORDS[(number * 7 + 3) % 240], WORDS[(number * 13 + 5) % 240]]
-    return {"docid": f"d{number}", "title": words[0], "text": " ".join(words * (1 + number % 4))}
-
-
-def question(number):
-    """Question `number`, answered by passage `number`."""
-    own = passage(number)
-    return {"query_id": f"q{number}", "query": f"{own['title']} {own['text'].split()[1]}", "answers": [own["title"]]}
-
-
-def training_row(number, negatives=3):
-    """Question `number` with its passage and the next ones as hard negatives."""
-    others = [passage((number + 1 + i) % 40) for i in range(negatives)]
-    return {**question(number), "positive_passages": [passage(number)], "negative_passages": others}
-
-
-def write_jsonl(path, rows):
-    """Writes rows as JSON Lines, compressed where the name ends in .gz."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    return path
-
-
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """Files of the small world: 40 passages, 32 training, 8 dev and 12 test questions, qrels."""
@@ -105,56 +74,10 @@ def world(tmp_path_factory):
     return folder
 
 
-def settings_of(world, model, run_dir):
-    """Overrides that point a command at the files of `world`, a model and a run folder."""
-    return [
-        "data=files",
-        f"data.train={world}/train.jsonl.gz",
-        f"data.dev={world}/dev.jsonl",
-        f"data.corpus={world}/corpus.jsonl",
-        f"data.queries.test={world}/test.jsonl",
-        f"data.qrels.test={world}/test.qrels",
-        "data.batch_size=8",
-        "data.num_workers=0",
-        f"model.name_or_path={model}",
-        "trainer=cpu",
-        "trainer.max_epochs=1",
-        "trainer.log_every_n_steps=1",
-        "trainer.enable_progress_bar=false",
-        "num_shards=3",
-        "depth=20",
-        f"run_dir={run_dir}",
-    ]
-
-
 @pytest.fixture
 def settings(world, tiny_model, tmp_path):
     """Overrides that point a command at the small world, the tiny model and a run folder of the test's own."""
     return settings_of(world, tiny_model, tmp_path / "run")
-
-
-def run_script(name, overrides, folder):
-    """Runs a root script in this process, started in `folder`, and gives its exit code."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    sys.modules.pop(name, None)
-    script = importlib.import_module(name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{name}.py", *overrides])
-        patch.chdir(folder)
-        try:
-            getattr(script, name)()
-        except SystemExit as stop:
-            return stop.code
-        finally:
-            GlobalHydra.instance().clear()
-            os.environ.pop("HYDRA_FULL_ERROR", None)
-            logging.captureWarnings(False)
-            for handler in list(logging.getLogger().handlers):
-                if type(handler) in (logging.FileHandler, logging.StreamHandler):
-                    logging.getLogger().removeHandler(handler)
-                    handler.close()
-    return 0
 
 
 @pytest.fixture
@@ -163,7 +86,7 @@ def command(capfd, tmp_path):
 
     def run(name, *overrides):
         capfd.readouterr()
-        code = run_script(name, overrides, tmp_path)
+        code = run_command(name, overrides, tmp_path)
         return code, *capfd.readouterr()
 
     return run
@@ -174,7 +97,7 @@ def _finished_run(world, tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     given = settings_of(world, tiny_model, folder / "run")
     for name, *more in [("train",), ("encode",), ("encode", "side=query"), ("search",), ("evaluate",)]:
-        assert run_script(name, [*given, *more], folder) == 0
+        assert run_command(name, [*given, *more], folder) == 0
     return folder / "run"
 
 

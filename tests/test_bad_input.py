@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import WORDS, passage, question, training_row, write_jsonl
+from support.world import WORDS, passage, question, training_row, write_jsonl
 
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import OmegaConf
+from support.world import ROOT
 
 CONF = ROOT / "conf"
 COMMANDS = ["train", "encode", "search", "reduce", "evaluate"]

@@ -8,23 +8,23 @@ from dpr_lightning.errors import UserError, check_at_least, check_choice, check_
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "1", None])
 def test_only_whole_numbers_of_at_least_one_are_positive(value):
     with pytest.raises(UserError) as caught:
-        check_positive(value, "a.key")
-    assert str(caught.value) == f"a.key: {value!r} is not a whole number of at least 1. Correct a.key."
-    check_positive(1, "a.key")
+        check_positive(value, "key")
+    assert str(caught.value) == f"key: {value!r} is not a whole number of at least 1. Correct `key`."
+    check_positive(1, "key")
 
 
 def test_the_least_number_is_allowed_and_one_less_is_not():
-    check_at_least(3, 3, "a.key")
+    check_at_least(3, 3, "key")
     with pytest.raises(UserError, match=r"^a\.key: 2 is not a whole number of at least 3\. Correct a\.key\.$"):
-        check_at_least(3, 2, "a.key")
+        check_at_least(3, 2, "key")
 
 
 def test_a_choice_that_is_not_possible_is_named_with_those_that_are():
-    check_choice("b", "a.key", ["a", "b"])
+    check_choice("b", "key", ["a", "b"])
     for value in ("c", None, ["a"]):
         with pytest.raises(UserError) as caught:
-            check_choice(value, "a.key", ["a", "b"])
-        assert str(caught.value) == f"a.key: {value!r} is not possible. Set a.key to one of: a, b."
+            check_choice(value, "key", ["a", "b"])
+        assert str(caught.value) == f"key: {value!r} is not possible. Set `key` to one of: a, b."
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_choice_that_is_not_possible_is_named_with_those_that_are():
         (
             PermissionError(13, "Permission denied", "a/b"),
             1,
-            "a/b: Permission denied. Correct the path (run_dir, model_dir, run_file) or its rights.\n",
+            "a/b: Permission denied. Correct the path or its permissions.\n",
         ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],

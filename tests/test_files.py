@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from support.world import ROOT
 
 from dpr_lightning.errors import UserError
 from dpr_lightning.files import atomic_folder, atomic_write, refuse_overwrite, write_json
@@ -116,7 +116,7 @@ def test_finished_output_is_refused_unless_overwriting(tmp_path):
     refuse_overwrite(path, True)
     with pytest.raises(UserError) as caught:
         refuse_overwrite(path, False)
-    expected = f"{path} is finished already. Set overwrite=true to make it anew, or choose another run_dir."
+    expected = f"{path} is finished already. Set overwrite=true to replace it, or choose another run_dir."
     assert str(caught.value) == expected
     with pytest.raises(UserError, match=r"is finished already\. Give another name\."):
         refuse_overwrite(path, False, remedy="Give another name")

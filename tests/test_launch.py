@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, settings_of, training_row, write_jsonl
+from support.world import ROOT, settings_of, training_row, write_jsonl
 
 from dpr_lightning import open_embeddings
 

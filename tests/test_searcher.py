@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, passage, question, write_jsonl
-from script_runner import mistake, run_script, succeed
+from support.commands import mistake, run_script, succeed
+from support.world import ROOT, passage, question, write_jsonl
 
 import dpr_lightning
 from dpr_lightning.data.sources import open_corpus, open_queries

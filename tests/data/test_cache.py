@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 import pytest
-from conftest import ROOT, passage, write_jsonl
+from support.world import ROOT, passage, write_jsonl
 
 from dpr_lightning.data.sources import open_corpus
 from dpr_lightning.errors import UserError

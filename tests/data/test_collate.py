@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS, passage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.world import WORDS, passage
 from transformers import AutoTokenizer
 
 from dpr_lightning.data.collate import Collator

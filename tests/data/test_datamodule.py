@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import write_jsonl
+from support.world import write_jsonl
 from transformers import AutoTokenizer
 
 from dpr_lightning.data.datamodule import ResumableLoader, RetrievalDataModule

@@ -6,9 +6,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
-from conftest import passage, training_row, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.world import passage, training_row, write_jsonl
 
 from dpr_lightning.data.examples import DevExamples, TrainingExamples
 from dpr_lightning.data.sources import open_training

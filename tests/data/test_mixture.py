@@ -4,9 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import training_row, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.world import training_row, write_jsonl
 from transformers import AutoTokenizer
 
 from dpr_lightning.data.datamodule import RetrievalDataModule

@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pytest
-from conftest import ROOT, passage, write_jsonl
 from pyarrow import parquet
+from support.world import ROOT, passage, write_jsonl
 
 from dpr_lightning.data.readers import find_files, read_records
 from dpr_lightning.errors import UserError

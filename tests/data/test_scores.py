@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from conftest import training_row, write_jsonl
+from support.world import training_row, write_jsonl
 from transformers import AutoTokenizer
 
 from dpr_lightning.data.collate import Collator

@@ -5,10 +5,10 @@ import json
 
 import pyarrow as pa
 import pytest
-from conftest import SHARED, passage, question, training_row, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from support.world import SHARED, passage, question, training_row, write_jsonl
 
 from dpr_lightning.data.sources import open_corpus, open_queries, open_training
 from dpr_lightning.errors import UserError

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from embedding_files import IDS, identity, numbers, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from support.embedding_files import IDS, identity, numbers, write
 
 from dpr_lightning.embeddings.file import open_embeddings
 from dpr_lightning.embeddings.ids import Ids

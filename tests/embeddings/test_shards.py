@@ -3,9 +3,9 @@
 import itertools
 
 import pytest
-from embedding_files import numbers, write
 from hypothesis import given
 from hypothesis import strategies as st
+from support.embedding_files import numbers, write
 
 from dpr_lightning.embeddings.file import open_embeddings
 from dpr_lightning.embeddings.shards import check_same_model, complete_shards, open_shards, shard_name, shard_rows

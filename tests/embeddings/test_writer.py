@@ -5,11 +5,12 @@ import resource
 
 import numpy as np
 import pytest
-from embedding_files import IDS, identity, numbers, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.embedding_files import IDS, identity, numbers, write
 
-from dpr_lightning.embeddings.file import EmbeddingWriter, open_embeddings
+from dpr_lightning.embeddings.file import open_embeddings
+from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.errors import UserError
 
 

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from embedding_files import identity
+from support.embedding_files import identity
+from support.world import ROOT
 
 from dpr_lightning.embeddings.shards import open_shards
 from dpr_lightning.embeddings.writer import EmbeddingWriter

@@ -12,9 +12,9 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS, passage, question, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.world import WORDS, passage, question, write_jsonl
 
 from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.embeddings.file import open_embeddings

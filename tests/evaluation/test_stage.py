@@ -6,7 +6,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from conftest import SHARED, write_jsonl
+from support.world import SHARED, write_jsonl
 
 from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.errors import UserError

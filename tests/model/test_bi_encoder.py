@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS
-from model_folders import passages, queries, save_model, save_tokenizer, save_transformer
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+from support.model_folders import passages, queries, save_model, save_tokenizer, save_transformer
+from support.world import WORDS
 from transformers import AutoModel, AutoTokenizer
 
 from dpr_lightning.errors import UserError

@@ -8,10 +8,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS
-from model_folders import passages, queries, save_model
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from support.model_folders import passages, queries, save_model
+from support.world import WORDS
 from transformers import AutoModel, AutoTokenizer
 
 from dpr_lightning.errors import UserError

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from model_folders import passages, save_model
+from support.model_folders import passages, save_model
 
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder

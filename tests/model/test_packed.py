@@ -6,9 +6,9 @@ import re
 
 import pytest
 import torch
-from conftest import WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.world import WORDS
 from transformers import AutoConfig, AutoModel
 
 from dpr_lightning.model.encoder import Encoder

@@ -1,8 +1,8 @@
 """Exact search over nq-mini gives one ranking, bit for bit, however corpus and memory are cut."""
 
 import pytest
-from conftest import SHARED
-from embedding_files import write_corpus
+from support.embedding_files import write_corpus
+from support.world import SHARED
 
 from dpr_lightning import open_embeddings
 from dpr_lightning.retrieval.stage import search

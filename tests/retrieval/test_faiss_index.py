@@ -8,7 +8,7 @@ import shutil
 import faiss
 import numpy as np
 import pytest
-from embedding_files import write_corpus, write_embeddings
+from support.embedding_files import write_corpus, write_embeddings
 
 from dpr_lightning.embeddings.shards import open_shards
 from dpr_lightning.errors import UserError

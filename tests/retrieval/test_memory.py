@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from embedding_files import write_corpus, write_embeddings
+from support.embedding_files import write_corpus, write_embeddings
+from support.world import ROOT
 
 from dpr_lightning.retrieval.memory import plan_search
 

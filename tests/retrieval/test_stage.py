@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from embedding_files import write_corpus, write_embeddings
+from support.embedding_files import write_corpus, write_embeddings
 
 from dpr_lightning.embeddings.shards import shard_name
 from dpr_lightning.errors import UserError

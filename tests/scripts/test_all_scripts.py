@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from support.world import ROOT
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 

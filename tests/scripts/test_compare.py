@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from script_runner import mistake, run_script, succeed
+from support.commands import mistake, run_script, succeed
 
 from dpr_lightning.evaluation.accuracy import accuracy_at, paired_difference
 

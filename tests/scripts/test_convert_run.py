@@ -1,7 +1,7 @@
 """Rankings keep queries, order and scores on the way from one form into another."""
 
 import pytest
-from script_runner import mistake, run_script, succeed
+from support.commands import mistake, run_script, succeed
 
 TREC = "q2 Q0 d1 1 1.5 bm25\nq2 Q0 d2 2 0.1 bm25\nq1 Q0 d3 1 -7.25 bm25\n"
 TEXT = "q2\td1\t1.5\nq2\td2\t0.1\nq1\td3\t-7.25\n"

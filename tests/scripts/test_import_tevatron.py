@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import passage, question, write_jsonl
-from script_runner import mistake, run_script, succeed
+from support.commands import mistake, run_script, succeed
+from support.world import passage, question, write_jsonl
 from torch import nn
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from conftest import write_jsonl
-from script_runner import mistake, run_script, succeed
+from support.commands import mistake, run_script, succeed
+from support.world import write_jsonl
 
 from dpr_lightning.data.sources import open_training
 

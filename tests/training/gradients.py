@@ -8,7 +8,7 @@ import sys
 
 import torch
 import torch.distributed as dist
-from conftest import passage, training_row
+from support.world import passage, training_row
 
 from dpr_lightning.data.collate import Collator
 from dpr_lightning.data.examples import TrainingExamples

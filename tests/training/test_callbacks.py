@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from conftest import training_row, write_jsonl
+from support.world import training_row, write_jsonl
 
 
 def test_padding_share_and_token_rate_equal_a_count_by_hand(command, settings, tmp_path):

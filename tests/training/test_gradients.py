@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from support.world import ROOT
 
 SCRIPT = Path(__file__).with_name("gradients.py")
 spec = importlib.util.spec_from_file_location("gradients", SCRIPT)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import training_row, write_jsonl
+from support.world import training_row, write_jsonl
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, BertModel
 

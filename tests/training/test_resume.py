@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 from safetensors.torch import load_file
+from support.world import ROOT
 
 from dpr_lightning.training.checkpoints import find_checkpoint
 

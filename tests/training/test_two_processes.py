@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from support.world import ROOT
 
 COLUMNS = ("step", "train/loss", "val/mean_rank", "val/accuracy", "val/mrr")
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import training_row, write_jsonl
+from support.world import training_row, write_jsonl
 
 from dpr_lightning.data.collate import Batch
 from dpr_lightning.errors import UserError

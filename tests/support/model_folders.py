@@ -1,7 +1,7 @@
 """Folders with tiny random models of several kinds."""
 
 import torch
-from conftest import WORDS
+from support.world import WORDS
 from transformers import (
     BertConfig,
     BertModel,

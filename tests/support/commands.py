@@ -1,12 +1,16 @@
-"""Runs a file of scripts/ in this process."""
+"""Runs the commands and the scripts in this process, or a command in a process of its own."""
 
 import contextlib
+import importlib
 import importlib.util
 import io
+import logging
+import os
 import sys
 from unittest.mock import patch
 
-from conftest import ROOT
+import pytest
+from support.world import ROOT
 
 
 def run_script(name, *arguments):
@@ -38,3 +42,27 @@ def mistake(result):
     assert (code, out) == (1, ""), (out, err)
     assert err.count("\n") == 1
     return err.strip()
+
+
+def run_command(name, overrides, folder):
+    """Runs a root script in this process, started in `folder`, and gives its exit code."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    sys.modules.pop(name, None)
+    script = importlib.import_module(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{name}.py", *overrides])
+        patch.chdir(folder)
+        try:
+            getattr(script, name)()
+        except SystemExit as stop:
+            return stop.code
+        finally:
+            GlobalHydra.instance().clear()
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+            logging.captureWarnings(False)
+            for handler in list(logging.getLogger().handlers):
+                if type(handler) in (logging.FileHandler, logging.StreamHandler):
+                    logging.getLogger().removeHandler(handler)
+                    handler.close()
+    return 0

@@ -1,0 +1,81 @@
+"""The run folder: one object names every path in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+RANKING_ENDINGS = {"trec": ".trec", "text": ".txt"}
+"""The file ending of each ranking format."""
+
+
+def shard_name(shard: int, num_shards: int) -> str:
+    """Return the name of a shard's file without its ending, such as `05-of-20`."""
+    width = max(2, len(str(num_shards)))
+    return f"{shard:0{width}d}-of-{num_shards:0{width}d}"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one experiment. No other code builds a path below it."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """The trained model."""
+        return self.path / "model"
+
+    @property
+    def train(self) -> Path:
+        """Settings, metrics and checkpoints of the training."""
+        return self.path / "train"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The checkpoints of the training."""
+        return self.train / "checkpoints"
+
+    @property
+    def training_config(self) -> Path:
+        """The settings of the training."""
+        return self.train / "config.yaml"
+
+    @property
+    def logs(self) -> Path:
+        """What each command was called with and printed."""
+        return self.path / "logs"
+
+    @property
+    def passage_shards(self) -> Path:
+        """The folder of the corpus's embedding files."""
+        return self.path / "embeddings" / "passage"
+
+    def passage_shard(self, shard: int, num_shards: int) -> Path:
+        """The embedding file of one shard of the corpus."""
+        return self.passage_shards / f"{shard_name(shard, num_shards)}.safetensors"
+
+    def query_embeddings(self, split: str) -> Path:
+        """The embedding file of a split's queries."""
+        return self.path / "embeddings" / "query" / f"{split}.safetensors"
+
+    def ranking(self, split: str, format: str = "trec") -> Path:
+        """The ranking of a split over the whole corpus."""
+        return self.path / "rankings" / f"{split}{RANKING_ENDINGS[format]}"
+
+    def shard_rankings(self, split: str) -> Path:
+        """The folder of a split's rankings over single shards."""
+        return self.path / "rankings" / split
+
+    def shard_ranking(self, split: str, shard: int, num_shards: int, format: str = "trec") -> Path:
+        """The ranking of a split over one shard."""
+        return self.shard_rankings(split) / f"{shard_name(shard, num_shards)}{RANKING_ENDINGS[format]}"
+
+    def index(self, factory: str) -> Path:
+        """The folder of an approximate index, named after its FAISS factory string."""
+        return self.path / "index" / re.sub(r"\W+", "-", factory).strip("-")
+
+    def evaluation(self, split: str) -> Path:
+        """The folder of a split's metrics and per-question results."""
+        return self.path / "evaluation" / split
