@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from dpr_lightning.launch import command, explicit_keys, make, plain, this_command
+from dpr_lightning.run_dir import RunDir
 
 
 @command
@@ -31,16 +32,16 @@ def encode(config: DictConfig) -> str:
     bi_encoder = make(config, "model", explicit=explicit_keys("model"), **trained)
     settings = {"side": config.side, "overwrite": config.overwrite, **plain(config.encode)}
     encoder = ShardEncoder(bi_encoder, source, device="cpu" if len(devices) > 1 else None, **settings)
-    folder, num_shards = Path(config.run_dir) / "embeddings" / config.side, config.num_shards
+    run, num_shards = RunDir(Path(config.run_dir)), config.num_shards
     if is_query:
-        return encoder.encode(folder / f"{config.split}.safetensors")
+        return encoder.encode(run.query_embeddings(config.split))
     if len(devices) == 1:
-        return encode_passages(encoder, folder, shard=config.shard, num_shards=num_shards)
+        return encode_passages(run, encoder, shard=config.shard, num_shards=num_shards)
 
     def one_shard(name: str, number: int) -> list[str]:
         return this_command(__file__, name, f"shard={number}", "devices=1")
 
-    return encode_passages_on_devices(encoder, folder, num_shards=num_shards, devices=devices, command=one_shard)
+    return encode_passages_on_devices(run, encoder, num_shards=num_shards, devices=devices, command=one_shard)
 
 
 if __name__ == "__main__":

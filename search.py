@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from dpr_lightning.launch import command, plain
+from dpr_lightning.run_dir import RunDir
 
 
 @command
@@ -12,13 +13,8 @@ def search(config: DictConfig) -> str:
     """Embedding files of the run in, ranking out."""
     from dpr_lightning.retrieval.stage import search
 
-    run_dir = Path(config.run_dir)
-    return search(
-        run_dir / "embeddings" / "query" / f"{config.split}.safetensors",
-        run_dir / "embeddings" / "passage",
-        run_dir / "rankings",
-        **plain(config, "split", "depth", "shard", "num_shards", "memory", "index", "ann", "format", "overwrite"),
-    )
+    keys = ("split", "depth", "shard", "num_shards", "memory", "method", "index", "ann", "format", "overwrite")
+    return search(RunDir(Path(config.run_dir)), **plain(config, *keys))
 
 
 if __name__ == "__main__":
