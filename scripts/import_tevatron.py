@@ -57,8 +57,9 @@ def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
             )
             path = run.query_embeddings(args.split) if is_query else run.passage_shard(shard, count)
             form = {"dim": array.shape[1], "dtype": array.dtype.name, "chunk_size": _ROWS_AT_ONCE}
-            ours = ids[rows.start : rows.stop]
-            with EmbeddingWriter(path, identity, ours, overwrite=args.overwrite, **form) as writer:
+            with EmbeddingWriter(
+                path, identity, ids[rows.start : rows.stop], overwrite=args.overwrite, **form
+            ) as writer:
                 for first in range(rows.start + writer.done, rows.stop, _ROWS_AT_ONCE):
                     writer.append(array[first : min(first + _ROWS_AT_ONCE, rows.stop)])
                 writer.finish()

@@ -146,8 +146,8 @@ def test_workers_encode_the_shards_of_one_process(command, settings, tiny_model,
     assert (folder / "01-of-02.safetensors").stat().st_mtime_ns == made
 
     assert command("encode", *settings, f"run_dir={tmp_path}/alone")[0] == 0
-    ours, alone = (open_passages(tmp_path / name / "embeddings" / "passage").shards for name in ("run", "alone"))
-    for ours, alone in zip(ours, alone, strict=True):
+    runs = [open_passages(tmp_path / name / "embeddings" / "passage").shards for name in ("run", "alone")]
+    for ours, alone in zip(*runs, strict=True):
         assert ours.identity == alone.identity
         assert list(ours.ids) == list(alone.ids)
         np.testing.assert_allclose(

@@ -18,7 +18,7 @@ from dpr_lightning.retrieval.faiss_index import FaissIndex
 from dpr_lightning.retrieval.index_file import open_index
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.stage import search
-from dpr_lightning.run import RunDir
+from dpr_lightning.run_dir import RunDir
 
 FACTORIES = ["Flat", "HNSW8,Flat", "HNSW8,SQ8", "IVF16,Flat", "IVF8,PQ4x4", "PQ4x4", "SQ8", "SQfp16", "PCA8,IVF8,SQ8"]
 MB = 1 << 20

@@ -199,7 +199,7 @@ def test_query_embeddings_of_any_protocol_of_python_3_are_imported(tevatron, tmp
         ((np.zeros((1, 32), np.float32), ["d0"]), "0.pkl too"),
         ((np.zeros((1, 16), np.float32), ["d2"]), "x.pkl has other dimensions than"),
         ((np.full((1, 32), np.nan, np.float32), ["d2"]), "or is not finite"),
-        ((np.zeros((1, 32), np.float32), ["d2"]), "d5 (2 in all) is in none of the pickles"),
+        ((np.zeros((1, 32), np.float32), ["d2"]), "d5 (2 ids in total) is in none of the pickles"),
     ],
 )
 def test_pickles_that_do_not_hold_the_embeddings_are_refused_without_running_them(
