@@ -36,10 +36,9 @@ def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
     """Writes the embeddings in the order of the data and returns a line."""
     if not args.data:
         raise UserError("--data: give the corpus, or with --side query the queries, that was encoded.")
-    is_query = args.side == "query"
+    run, is_query = RunDir(args.run_dir), args.side == "query"
     source = (open_queries if is_query else open_corpus)(args.data, key="--data")
-    ids = list(source.rows["query_id" if is_query else "docid"])
-    run, count = RunDir(args.run_dir), 1 if is_query else args.num_shards
+    ids, count = list(source.rows["query_id" if is_query else "docid"]), 1 if is_query else args.num_shards
     with tempfile.TemporaryDirectory(dir=args.run_dir) as scratch:
         array = gather_rows(args.embeddings, ids, Path(scratch) / "rows")
         for shard in range(count):
@@ -57,9 +56,8 @@ def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
             )
             path = run.query_embeddings(args.split) if is_query else run.passage_shard(shard, count)
             form = {"dim": array.shape[1], "dtype": array.dtype.name, "chunk_size": _ROWS_AT_ONCE}
-            with EmbeddingWriter(
-                path, identity, ids[rows.start : rows.stop], overwrite=args.overwrite, **form
-            ) as writer:
+            form |= {"ids": ids[rows.start : rows.stop], "overwrite": args.overwrite}
+            with EmbeddingWriter(path, identity, **form) as writer:
                 for first in range(rows.start + writer.done, rows.stop, _ROWS_AT_ONCE):
                     writer.append(array[first : min(first + _ROWS_AT_ONCE, rows.stop)])
                 writer.finish()

@@ -289,7 +289,7 @@ def test_an_embedding_file_cut_short_is_named(refused, finished_run):
     file = finished_run / "embeddings" / "passage" / "01-of-03.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-5])
-    refused("search", ["overwrite=true"], f"{file} has {len(content) - 5:,} bytes where {len(content):,} belong")
+    refused("search", ["overwrite=true"], f"{file} has {len(content) - 5:,} bytes, not {len(content):,}")
 
 
 def test_a_depth_beyond_the_corpus_gives_the_whole_corpus(command, settings, finished_run):
