@@ -20,6 +20,7 @@ from dpr_lightning.evaluation.qrels import read_qrels
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.stage import search
+from dpr_lightning.run_dir import RunDir
 
 DEPTH = 100
 SETTINGS = (("32", "float32"), ("32", "float16"), ("bf16", "float32"), ("bf16", "float16"), ("16", "float32"))
@@ -30,14 +31,14 @@ def rank(args, precision, dtype, folder):
     settings = {"precision": precision, "dtype": dtype}
     bi_encoder = load_bi_encoder(args.model, pooling=args.pooling)
     queries, corpus = open_queries(args.queries, key="data.queries.test"), open_corpus(args.corpus)
-    query_file = folder / "test.safetensors"
-    ShardEncoder(bi_encoder, queries, side="query", **settings).encode(query_file)
+    run = RunDir(folder)
+    ShardEncoder(bi_encoder, queries, side="query", **settings).encode(run.query_embeddings("test"))
     passages = ShardEncoder(bi_encoder, corpus, side="passage", **settings)
     start = time.perf_counter()
-    encode_passages(passages, folder / "passage", shard=None, num_shards=1)
+    encode_passages(run, passages, shard=None, num_shards=1)
     speed = len(corpus.rows) / (time.perf_counter() - start)
-    search(query_file, folder / "passage", folder, split="test", depth=DEPTH)
-    return {ranking.qid: ranking.docids for ranking in read_rankings(folder / "test.trec")}, speed
+    search(run, split="test", depth=DEPTH)
+    return {ranking.qid: ranking.docids for ranking in read_rankings(run.ranking("test"))}, speed
 
 
 def main():

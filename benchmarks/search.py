@@ -25,10 +25,12 @@ import faiss
 import numpy as np
 
 from dpr_lightning.embeddings.file import Identity, open_embeddings
-from dpr_lightning.embeddings.shards import open_shards
+from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.embeddings.writer import EmbeddingWriter
-from dpr_lightning.retrieval.rank import rank_exactly, rank_passages
+from dpr_lightning.retrieval.exact import ExactSearch
+from dpr_lightning.retrieval.retriever import Queries
 from dpr_lightning.retrieval.stage import search
+from dpr_lightning.run_dir import RunDir
 
 MEMORY = 4 << 30
 CHUNK = 16384
@@ -63,30 +65,27 @@ def exhaust(ranked):
         pass
 
 
-def compare(folder, dim, depth, repeats):
+def compare(run, dim, depth, repeats):
     """Seconds of each contestant, turn by turn."""
-    queries, shards = open_embeddings(folder / "queries.safetensors"), open_shards(folder / "passages")
-    vectors, passages = np.array(queries.array), np.array(shards[0].array)
+    queries, corpus = open_embeddings(run.query_embeddings("test")), open_passages(run.passage_shards)
+    vectors, passages = np.array(queries.array), np.array(corpus.shards[0].array)
     index = faiss.IndexFlatIP(dim)
     index.add(passages)
     contestants = {
         "sgemm": lambda: product(vectors, passages),
         "IndexFlatIP": lambda: index.search(vectors, depth),
-        "ours": lambda: exhaust(rank_exactly(queries, open_shards(folder / "passages"), depth, MEMORY)),
-        "ours to a TREC file": lambda: search(
-            folder / "queries.safetensors",
-            folder / "passages",
-            folder / "rankings",
-            split="test",
-            depth=depth,
-            overwrite=True,
+        "ours": lambda: exhaust(
+            ExactSearch(open_passages(run.passage_shards), memory=MEMORY).search(
+                Queries(queries.ids, queries), depth=depth
+            )
         ),
+        "ours to a TREC file": lambda: search(run, split="test", depth=depth, overwrite=True),
     }
     for few in (1, 64):
         asked = vectors[:few]
         contestants[f"IndexFlatIP, {few} at once"] = partial(index.search, asked, depth)
         contestants[f"ours, {few} at once"] = lambda asked=asked: exhaust(
-            rank_passages(asked, shards, depth=depth, block_rows=4096, keep=True)
+            ExactSearch(corpus).search(Queries([""] * len(asked), asked), depth=depth)
         )
     seconds = {name: [] for name in contestants}
     for _ in range(repeats):
@@ -131,15 +130,7 @@ def print_growth(folder):
     """Runs in a process of its own: MB by which a search makes it grow."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     before = resident("VmRSS")
-    search(
-        folder / "queries.safetensors",
-        folder / "passages",
-        folder / "rankings",
-        split="test",
-        depth=1000,
-        memory="256MB",
-        overwrite=True,
-    )
+    search(RunDir(folder), split="test", depth=1000, memory="256MB", overwrite=True)
     print(resident("VmHWM") - before)
 
 
@@ -158,16 +149,17 @@ def main():
         return
     for dim in args.dims:
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            write(folder / "queries.safetensors", args.queries, dim, side="query")
-            write(folder / "passages" / "00-of-01.safetensors", args.passages, dim, side="passage")
+            run = RunDir(Path(name))
+            write(run.query_embeddings("test"), args.queries, dim, side="query")
+            write(run.passage_shard(0, 1), args.passages, dim, side="passage")
             for depth in args.depths:
                 about = {"queries": args.queries, "passages": args.passages, "dim": dim, "depth": depth}
-                report(about, compare(folder, dim, depth, args.repeats))
+                report(about, compare(run, dim, depth, args.repeats))
     if args.memory_passages:
         with tempfile.TemporaryDirectory() as name:
-            write(Path(name) / "queries.safetensors", 200, 384, side="query")
-            file = Path(name) / "passages" / "00-of-01.safetensors"
+            run = RunDir(Path(name))
+            write(run.query_embeddings("test"), 200, 384, side="query")
+            file = run.passage_shard(0, 1)
             write(file, args.memory_passages, 384, side="passage", dtype="float16")
             command = [sys.executable, __file__, "--growth-of", name]
             grown = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -19,7 +19,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.embeddings.file import Identity
-from dpr_lightning.embeddings.shards import shard_name, shard_rows
+from dpr_lightning.embeddings.shards import shard_rows
 from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.errors import UserError, report_user_errors
 from dpr_lightning.files import refuse_overwrite
@@ -27,6 +27,7 @@ from dpr_lightning.interop.tevatron_embeddings import gather_rows
 from dpr_lightning.interop.tevatron_model import load_tevatron
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
+from dpr_lightning.run_dir import RunDir
 
 _ROWS_AT_ONCE = 16_384
 
@@ -35,10 +36,9 @@ def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
     """Writes the embeddings in the order of the data and returns a line."""
     if not args.data:
         raise UserError("--data: give the corpus, or with --side query the queries, that was encoded.")
-    is_query = args.side == "query"
+    run, is_query = RunDir(args.run_dir), args.side == "query"
     source = (open_queries if is_query else open_corpus)(args.data, key="--data")
-    ids = list(source.rows["query_id" if is_query else "docid"])
-    folder, count = args.run_dir / "embeddings" / args.side, 1 if is_query else args.num_shards
+    ids, count = list(source.rows["query_id" if is_query else "docid"]), 1 if is_query else args.num_shards
     with tempfile.TemporaryDirectory(dir=args.run_dir) as scratch:
         array = gather_rows(args.embeddings, ids, Path(scratch) / "rows")
         for shard in range(count):
@@ -54,14 +54,14 @@ def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
                 model_fingerprint=fingerprint,
                 data_fingerprint=source.fingerprint,
             )
-            path = folder / f"{args.split if is_query else shard_name(shard, count)}.safetensors"
+            path = run.query_embeddings(args.split) if is_query else run.passage_shard(shard, count)
             form = {"dim": array.shape[1], "dtype": array.dtype.name, "chunk_size": _ROWS_AT_ONCE}
-            ours = ids[rows.start : rows.stop]
-            with EmbeddingWriter(path, identity, ours, overwrite=args.overwrite, **form) as writer:
+            form |= {"ids": ids[rows.start : rows.stop], "overwrite": args.overwrite}
+            with EmbeddingWriter(path, identity, **form) as writer:
                 for first in range(rows.start + writer.done, rows.stop, _ROWS_AT_ONCE):
                     writer.append(array[first : min(first + _ROWS_AT_ONCE, rows.stop)])
                 writer.finish()
-    return f"{folder}: {len(ids):,} embeddings in {count} files"
+    return f"{path.parent}: {len(ids):,} embeddings in {count} files"
 
 
 def main() -> None:

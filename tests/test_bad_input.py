@@ -233,8 +233,8 @@ SEARCH_MISTAKES = [
     (["memory=lots"], "memory: 'lots' "),
     (["format=xml"], "format: 'xml' is not possible"),
     (["shard=3"], "shard: 3 does not exist"),
-    (["shard=1", "num_shards=4"], "01-of-04.safetensors is not there"),
-    (["split=dev"], "dev.safetensors is not there. Make it with encode.py"),
+    (["shard=1", "num_shards=4"], "01-of-04.safetensors does not exist"),
+    (["split=dev"], "dev.safetensors does not exist. Make it with encode.py"),
 ]
 
 
@@ -289,7 +289,7 @@ def test_an_embedding_file_cut_short_is_named(refused, finished_run):
     file = finished_run / "embeddings" / "passage" / "01-of-03.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-5])
-    refused("search", ["overwrite=true"], f"{file} has {len(content) - 5:,} bytes where {len(content):,} belong")
+    refused("search", ["overwrite=true"], f"{file} has {len(content) - 5:,} bytes, not {len(content):,}")
 
 
 def test_a_depth_beyond_the_corpus_gives_the_whole_corpus(command, settings, finished_run):
@@ -312,7 +312,7 @@ def shard_rankings(command, settings, finished_run):
 def test_reduce_names_what_is_wrong(refused, shard_rankings):
     refused("reduce", ["depth=0"], "depth: 0 ")
     refused("reduce", ["format=xml"], "format: 'xml' is not possible")
-    refused("reduce", ["split=dev"], "rankings/dev", "holds no shards")
+    refused("reduce", ["split=dev"], "rankings/dev", "has no shards")
     first = shard_rankings / "00-of-03.trec"
     second = shard_rankings / "01-of-03.trec"
     kept = second.read_text()
@@ -334,7 +334,7 @@ EVALUATION_MISTAKES = [
     (["data.answers=fuzzy"], "data.answers: 'fuzzy' is not possible. Set data.answers to one of: string, regex"),
     (["data.match_title=title"], "data.match_title: 'title' is not true or false"),
     (["data.qrels.test=/nowhere.qrels"], "data.qrels: there is no file /nowhere.qrels"),
-    (["run_file=/nowhere.trec"], "/nowhere.trec is not there"),
+    (["run_file=/nowhere.trec"], "/nowhere.trec does not exist"),
     (["run_file=null"], "run_file: None is not text"),
     (["split=dev"], "data.queries.dev is not set"),
 ]
