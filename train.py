@@ -11,10 +11,13 @@ def train(config: DictConfig) -> str:
     from pytorch_lightning import seed_everything
 
     from dpr_lightning.data.datamodule import RetrievalDataModule
-    from dpr_lightning.training.fit import fit, make_module, make_trainer, prepare_run
+    from dpr_lightning.run_dir import RunDir
+    from dpr_lightning.training.fit import fit, make_trainer, prepare_run
+    from dpr_lightning.training.grad_cache import make_grad_cache
+    from dpr_lightning.training.module import RetrieverModule
 
     run_dir = training_run_dir(config)
-    config.run_dir = str(run_dir)
+    config.run_dir, run = str(run_dir), RunDir(run_dir)
     with naming("seed"):
         seed_everything(config.seed, verbose=False)
     bi_encoder = make(config, "model", explicit=explicit_keys("model"))
@@ -23,13 +26,14 @@ def train(config: DictConfig) -> str:
     data = RetrievalDataModule(bi_encoder.inputs, seed=config.seed, **plain(config.data, *keys))
     parts = {key: make(config, key) for key in ("loss", "optimizer", "scheduler")}
     clip = config.trainer.gradient_clip_val
-    module = make_module(bi_encoder, **parts, **plain(config.grad_cache), gradient_clip_val=clip)
+    grad_cache = make_grad_cache(**plain(config.grad_cache))
+    module = RetrieverModule(bi_encoder, **parts, grad_cache=grad_cache, gradient_clip_val=clip)
     loggers = [make(config, f"logger.{name}") for name in config.logger]
     options = {"seed": config.seed, **plain(config, "early_stopping"), **plain(config.checkpoint)}
-    trainer = make_trainer(make(config, "trainer"), module, data, run_dir=run_dir, loggers=loggers, **options)
-    prepare_run(run_dir, overwrite=config.overwrite)  # this late, so that a mistake removes nothing
-    keep_settings(config, run_dir / "train")
-    return fit(trainer, module, data, run_dir=run_dir)
+    trainer = make_trainer(make(config, "trainer"), module, data, run=run, loggers=loggers, **options)
+    prepare_run(run, overwrite=config.overwrite)  # this late, so that a mistake removes nothing
+    keep_settings(config, run.train)
+    return fit(trainer, module, data, run=run)
 
 
 if __name__ == "__main__":

@@ -174,21 +174,13 @@ def keep_settings(config: DictConfig, folder: Path) -> None:
     Raises:
         UserError: the folder holds resume points of a training with other settings, which this one would continue.
     """
+    from dpr_lightning.training.resume_settings import check_resume_settings
+
     file, settings = folder / "config.yaml", plain(config)
     if file.exists() and any(folder.glob("checkpoints/step-*.ckpt")):
         began: Any = OmegaConf.to_container(OmegaConf.load(file))
-        for group in ("data", "model", "loss", "optimizer", "scheduler", "grad_cache", "seed"):
-            if _without_workers(began.get(group)) != _without_workers(settings[group]):
-                raise UserError(
-                    f"{group}: is not as in {file}, with which the unfinished training there began. "
-                    "Give the same settings, set overwrite=true to begin anew, or choose another run_dir."
-                )
+        check_resume_settings(began, settings, file)
     OmegaConf.save(settings, file)
-
-
-def _without_workers(group: Any) -> Any:
-    """A group less `num_workers`, which does not change what is trained."""
-    return {key: value for key, value in group.items() if key != "num_workers"} if isinstance(group, dict) else group
 
 
 def _hydra_arguments(words: list[str]) -> list[str]:
