@@ -46,9 +46,9 @@ def refuse_diverged(trainer: pl.Trainer, bi_encoder: BiEncoder) -> None:
             problem = f"the loss of {callback.steps} batches in succession is not finite"
     if problem:
         raise UserError(
-            f"loss: the training has diverged: at step {trainer.global_step:,}, {problem}. Likely causes are a learning "
-            "rate that is too high, precision 16-true, and extreme scores of a teacher. Correct the cause and set "
-            "overwrite=true to train from the start."
+            f"loss: the training has diverged: at step {trainer.global_step:,}, {problem}. Likely causes are a "
+            "learning rate that is too high, precision 16-true, and extreme scores of a teacher. Correct the cause and "
+            "set overwrite=true to train from the start."
         )
 
 
