@@ -19,5 +19,6 @@ def write_errors(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{path} cannot be written ({reason}). Free space or correct permissions; then the same command resumes."
+            f"{path} cannot be written ({reason}). Free space or correct the permissions, then run the same command "
+            "again, without overwrite=true: it resumes."
         ) from error
