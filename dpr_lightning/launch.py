@@ -59,6 +59,7 @@ class Config(Arguments):
         """
         values = {**self.select(key), **given}
         keys = {name: f"{key}.{name}" for name in values}
+        self._keys = {**keys, **self._keys}
         with config_errors(key), self.named(keys):
             check_types(values, get_object(values["_target_"]), key)
             instance = instantiate({**self.select(key)}, **given, _convert_="all")
@@ -162,20 +163,12 @@ def keep_settings(config: Config, file: Path) -> None:
     Raises:
         UserError: The folder holds checkpoints of a training with other settings, which this one would continue.
     """
+    from dpr_lightning.training.resume_settings import check_resume_settings
+
     if file.exists() and any(file.parent.glob("checkpoints/step-*.ckpt")):
         began: Any = OmegaConf.to_container(OmegaConf.load(file))
-        for group in ("data", "model", "loss", "optimizer", "scheduler", "grad_cache", "seed"):
-            if _without_workers(began.get(group)) != _without_workers(config[group]):
-                raise UserError(
-                    f"{group}: is not as in {file}, with which the unfinished training there began. "
-                    "Give the same settings, set overwrite=true to begin anew, or choose another run_dir."
-                )
+        check_resume_settings(began, config.values, file)
     OmegaConf.save(config.values, file)
-
-
-def _without_workers(group: Any) -> Any:
-    """A group less `num_workers`, which does not change what is trained."""
-    return {key: value for key, value in group.items() if key != "num_workers"} if isinstance(group, dict) else group
 
 
 def _check_keys(config: Config) -> None:

@@ -11,7 +11,9 @@ def train(config: Config) -> str:
 
     from dpr_lightning.data.datamodule import RetrievalDataModule
     from dpr_lightning.model.bi_encoder import load_bi_encoder
-    from dpr_lightning.training.fit import fit, make_module, make_trainer, prepare_run
+    from dpr_lightning.training.fit import fit, make_trainer, prepare_run
+    from dpr_lightning.training.grad_cache import make_grad_cache
+    from dpr_lightning.training.module import RetrieverModule
 
     run = RunDir(training_run_dir(config))
     with config_errors("seed"):
@@ -19,7 +21,8 @@ def train(config: Config) -> str:
     bi_encoder = config.call(load_bi_encoder, "model", explicit=explicit_keys("model"))
     data = config.call(RetrievalDataModule, "data", "", inputs=bi_encoder.inputs)
     parts = {key: config.instantiate(key) for key in ("loss", "optimizer", "scheduler")}
-    module = config.call(make_module, "grad_cache", "trainer", bi_encoder=bi_encoder, **parts)
+    grad_cache = config.call(make_grad_cache, "grad_cache")
+    module = config.call(RetrieverModule, "trainer", bi_encoder=bi_encoder, grad_cache=grad_cache, **parts)
     trainer = config.call(
         make_trainer,
         "checkpoint",
