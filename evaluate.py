@@ -13,18 +13,17 @@ def evaluate(config: DictConfig) -> str:
     from dpr_lightning.data.sources import open_corpus, open_queries
     from dpr_lightning.evaluation.stage import evaluate
     from dpr_lightning.evaluation.table import print_accuracy
+    from dpr_lightning.run_dir import RunDir
 
     data = plain(config.data)
     key, skip_invalid = f"data.queries.{config.split}", config.data.skip_invalid
-    qrels = data["qrels"].get(config.split)
     evaluation = evaluate(
-        Path(config.run_file),
+        RunDir(Path(config.run_dir)),
         open_queries(data["queries"].get(config.split), key=key, skip_invalid=skip_invalid),
         open_corpus(data["corpus"], skip_invalid=skip_invalid),
-        Path(config.run_dir) / "evaluation" / config.split,
-        qrels_file=Path(str(qrels)) if qrels else None,
+        qrels=data["qrels"].get(config.split),
         **plain(config.data, "answers", "match_title"),
-        **plain(config, "topk", "overwrite"),
+        **plain(config, "split", "run_file", "format", "topk", "overwrite"),
     )
     print_accuracy(config.name, evaluation.metrics, data["published"])
     return evaluation.summary

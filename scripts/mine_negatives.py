@@ -29,7 +29,12 @@ def mined_rows(train: Source, corpus: Source, args: argparse.Namespace) -> Itera
     ranked = {ranking.qid: ranking.docids[: args.depth] for ranking in read_rankings(args.run_file)}
     unknown = sorted(set(ranked) - set(train.rows["query_id"]))
     if unknown:
-        raise UserError(f"{args.run_file}: question {unknown[0]} ({len(unknown):,} in all) is not in --train. Add it.")
+        raise UserError(
+            f"{args.run_file}: question {unknown[0]} (the first of {len(unknown):,}) is not in --train. Add it."
+        )
+    longest = max(map(len, ranked.values()))
+    if longest < min(args.depth, len(corpus.rows)):
+        print(f"{args.run_file}: rankings end after {longest} passages, --depth is {args.depth}")
     row_of = passage_rows((docid for docids in ranked.values() for docid in docids), corpus, run_file=args.run_file)
     for row in train.rows:
         if not row["answers"] and not args.keep_answers:
