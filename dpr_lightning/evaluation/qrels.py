@@ -86,11 +86,11 @@ def judge(
     judged = {qid: qrels[qid] for qid in qids if qid in qrels}
     if not judged:
         raise UserError(f"qrels: they judge none of the questions (but {next(iter(qrels))}). Give those of this split.")
-    docids = {qid: rankings[qid].docids if qid in rankings else [] for qid in judged}
+    docids = {qid: rankings[qid].docids for qid in judged if qid in rankings}
     relevant = {qid: {docid for docid, value in values.items() if value > 0} for qid, values in judged.items()}
-    hits = np.array([first_hit([docid in relevant[qid] for docid in docids[qid]]) for qid in judged], np.int64)
-    decided = [qid not in rankings or relevant[qid].issubset(docids[qid]) for qid in judged]
-    lengths = np.where(decided, corpus_rows, [len(docids[qid]) for qid in judged])
+    hits = np.array([first_hit([docid in relevant[qid] for docid in docids.get(qid, [])]) for qid in judged], np.int64)
+    decided = [qid not in docids or relevant[qid].issubset(docids[qid]) for qid in judged]
+    lengths = np.where(decided, corpus_rows, [len(docids.get(qid, [])) for qid in judged])
 
     undecided = {f"Success@{k}": undecided_at(k, hits, lengths, corpus_rows) for k in topk}
     undecided["nDCG@10"] = int((lengths < min(10, corpus_rows)).sum())
@@ -101,7 +101,8 @@ def judge(
         for name, count in undecided.items()
         if not is_tolerable(count, len(judged))
     }
-    others = _means(judged, {qid: _trec_eval_order(rankings[qid]) for qid in judged if qid in rankings}, topk, depth)
+    reordered = {qid: _trec_eval_order(rankings[qid]) for qid in docids}
+    others = values if reordered == docids else _means(judged, reordered, topk, depth)
     return Judgement(
         questions=len(judged),
         without_relevant=sum(not some for some in relevant.values()),
@@ -116,15 +117,11 @@ def _means(
     judged: Qrels, docids: Mapping[str, Sequence[str]], topk: Sequence[int], depth: int | None
 ) -> dict[str, float]:
     """Return the measures of docids in their given order; RR is cut at `depth`."""
-    run = {qid: {docid: float(-i) for i, docid in enumerate(some)} for qid, some in docids.items() if some}
+    run = {qid: {docid: float(-i) for i, docid in enumerate(some)} for qid, some in docids.items()}
     cut = {qid: dict(list(scores.items())[:depth]) for qid, scores in run.items()}
-    measures = [*(Success @ k for k in topk), nDCG @ 10]
-    values = ir_measures.calc_aggregate(measures, judged, run)
-    return {
-        **{str(measure): float(values[measure]) for measure in measures[:-1]},
-        f"RR@{depth}" if depth else "RR": float(ir_measures.calc_aggregate([RR], judged, cut)[RR]),
-        "nDCG@10": float(values[measures[-1]]),
-    }
+    measures = [*(Success @ k for k in topk), RR, nDCG @ 10]
+    values = ir_measures.calc_aggregate(measures, judged, run) | ir_measures.calc_aggregate([RR], judged, cut)
+    return {f"RR@{depth}" if depth and measure == RR else str(measure): float(values[measure]) for measure in measures}
 
 
 def _trec_eval_order(ranking: Ranking) -> list[str]:
