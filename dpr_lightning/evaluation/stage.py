@@ -142,14 +142,17 @@ def _open_rankings(run_file: Path, queries: Source, corpus: Source) -> tuple[Ran
         raise UserError(f"corpus: its passages are not those that {run_file} was made from. Give the searched corpus.")
     if provenance and provenance.queries != queries.fingerprint:
         _log.warning("%s: the questions or answers have changed since these were searched", run_file)
-    if provenance and provenance.depth is not None:  # merged from shards that were searched less deep
+    depth = max(len(ranking.docids) for ranking in rankings.values())
+    if provenance and provenance.depth is not None and provenance.depth < depth:
+        depth = provenance.depth
+        _log.warning("%s: ranks beyond %d are ignored, because its shards were searched no deeper", run_file, depth)
         rankings = {
-            qid: ranking._replace(docids=ranking.docids[: provenance.depth], scores=ranking.scores[: provenance.depth])
+            qid: ranking._replace(docids=ranking.docids[:depth], scores=ranking.scores[:depth])
             for qid, ranking in rankings.items()
         }
     facts = {
         "run_file_xxh3": file_hash(run_file),
-        "depth": max(len(ranking.docids) for ranking in rankings.values()),
+        "depth": depth,
         "model_fingerprint": provenance.model if provenance else None,
         "corpus_fingerprint": corpus.fingerprint,
         "queries_fingerprint": queries.fingerprint,

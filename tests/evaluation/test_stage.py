@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.embedding_files import numbers, write_embeddings
 from support.world import SHARED, write_jsonl
 
 from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.errors import UserError
 from dpr_lightning.evaluation.output import read_metrics, read_questions
 from dpr_lightning.evaluation.stage import evaluate
+from dpr_lightning.retrieval.provenance import Provenance, file_hash, write_provenance
 from dpr_lightning.run_dir import RunDir
 
 PASSAGES = [
@@ -323,6 +325,67 @@ def test_the_run_folder_s_ranking_is_found_by_split_and_format(run, tmp_path):
         assert metrics["accuracy"] == {"1": 0.2}
     with pytest.raises(UserError, match="format: 'xml' is not possible"):
         run(format="xml")
+
+
+def record(tmp_path, corpus=PASSAGES, questions=QUESTIONS, **changes):
+    """Gives run.txt the provenance of a search over these passages and questions."""
+    passages = open_corpus(str(write_jsonl(tmp_path / "c" / "corpus.jsonl", corpus))).fingerprint
+    queries = open_queries(str(write_jsonl(tmp_path / "c" / "questions.jsonl", questions))).fingerprint
+    facts = {"model": "m0", "queries": queries, "passages": passages, "depth": None, "index": None, "embeddings": {}}
+    write_provenance(tmp_path / "run.txt", Provenance(**{**facts, **changes}))
+
+
+def test_the_metrics_identify_ranking_corpus_and_model(run, tmp_path):
+    foreign, _ = run()
+    assert foreign["model_fingerprint"] is None
+    record(tmp_path)
+    metrics, _ = run(overwrite=True)
+    assert metrics["model_fingerprint"] == "m0"
+    assert metrics["run_file_xxh3"] == foreign["run_file_xxh3"] == file_hash(tmp_path / "run.txt")
+    other, _ = run(overwrite=True, ranking={**RUN, "q0": ["d1"]}, passages=PASSAGES[::-1])
+    assert other["run_file_xxh3"] != foreign["run_file_xxh3"]
+    assert other["corpus_fingerprint"] != foreign["corpus_fingerprint"]
+
+
+def test_a_corpus_other_than_the_searched_one_is_refused(run, tmp_path):
+    run()
+    record(tmp_path, corpus=[*PASSAGES[:-1], {**PASSAGES[-1], "text": "Changed since."}])
+    with pytest.raises(UserError, match=r"corpus: its passages are not those that .*run.txt was made from"):
+        run(overwrite=True)
+
+
+def test_questions_changed_since_the_search_are_warned_of(run, tmp_path, caplog):
+    run()
+    record(tmp_path, questions=QUESTIONS[:-1])
+    run(overwrite=True)
+    assert [message.partition(": ")[2] for message in caplog.messages] == [
+        "the questions or answers have changed since these were searched"
+    ]
+
+
+def test_ranks_deeper_than_the_shards_were_searched_do_not_count(run, tmp_path, caplog):
+    run()
+    record(tmp_path, depth=2)
+    metrics, folder = run(overwrite=True, topk=[1, 2, 3, 6])
+    assert list(metrics["accuracy"]) == ["1", "2"]
+    assert metrics["depth"] == 2
+    assert first_hits(folder)["q0"] == 0
+    assert "run.txt: ranks beyond 2 are ignored, because its shards were searched no deeper" in caplog.text
+
+
+def test_a_ranking_older_than_the_run_s_embeddings_is_refused(run, tmp_path):
+    ranking = RunDir(tmp_path).ranking("test")
+    ranking.parent.mkdir()
+    ranking.write_text("q0 Q0 d1 1 1 dpr_lightning-0123abcd\n")
+    options = {"run_file": ranking, "topk": [1], "overwrite": True}
+    run(**options)
+    embeddings = RunDir(tmp_path).query_embeddings("test")
+    write_embeddings(embeddings, numbers(5), [row["query_id"] for row in QUESTIONS], side="query", model="0123abcdef")
+    run(**options)
+    embeddings.unlink()
+    write_embeddings(embeddings, numbers(5), [row["query_id"] for row in QUESTIONS], side="query", model="fedcba9876")
+    with pytest.raises(UserError, match=r"test.trec was made with another model than .*query/test.safetensors"):
+        run(**options)
 
 
 @pytest.mark.real
