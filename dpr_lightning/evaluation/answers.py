@@ -18,6 +18,7 @@ from functools import lru_cache
 import regex
 
 from dpr_lightning.errors import UserError, check_choice
+from dpr_lightning.text_files import excerpt
 
 _TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 _BETWEEN = "\x00"  # a control character, so never part of a token
@@ -41,7 +42,7 @@ def answer_finder(answers: Sequence[str], *, rule: str, qid: str) -> Finder:
         return lambda text: any(tokens in _tokens(text) for tokens in wanted)
     for answer in answers:
         if problem := answer_problem(answer, rule=rule):
-            raise UserError(f"answer {answer!r} of question {qid} is {problem}. Correct it.")
+            raise UserError(f"answer {excerpt(answer)} of question {qid} is {problem}. Correct it.")
     patterns = [_compile(answer) for answer in answers]
 
     def matches(text: str) -> bool:

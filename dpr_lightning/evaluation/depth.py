@@ -1,11 +1,10 @@
 """Which cutoffs rankings are deep enough for.
 
-A question is undecided at cutoff k if its ranking ends before k passages, the corpus has more, and no ranked passage
-is a hit: the passages that were not retrieved could decide either way. Other questions are decided. So is one that the
-rankings lack altogether: it is a miss at every cutoff.
-
-A figure is reported if the undecided questions could not move it by more than 0.001, and then they count as misses.
-Otherwise it is left out, and only the bounds between which it lies are reported.
+A figure at cutoff k is left out if no ranking has k passages although the corpus does. Single rankings may be shorter
+than others: a question is undecided at k if its ranking ends before k passages, the corpus has more, and no ranked
+passage is a hit. If the undecided questions could move a mean by at most 0.001, it is reported, and they count as
+misses; otherwise it is left out. Of a figure that is left out, the bounds are reported between which it lies. A
+question that the rankings lack altogether is a miss at every cutoff.
 
 Notation: N questions; `first_hits` [N] is the rank of a question's first hit, 0 without one; `lengths` [N] is the
 number of its ranked passages, or the size of the corpus for a question that is decided in any case.
@@ -25,9 +24,17 @@ def undecided_at(k: int, first_hits: Integers, lengths: Integers, corpus_rows: i
     return int(((first_hits == 0) & (lengths < min(k, corpus_rows))).sum())
 
 
-def is_tolerable(undecided: int, questions: int) -> bool:
-    """Return whether a mean over `questions` may be reported although so many of them are undecided."""
-    return undecided <= _TOLERANCE * questions
+def is_measured(k: int, undecided: int, questions: int, *, longest: int, corpus_rows: int) -> bool:
+    """Return whether a mean over `questions` at cutoff `k` is reported.
+
+    Args:
+        k: The cutoff.
+        undecided: Number of undecided questions.
+        questions: Number of questions.
+        longest: Number of passages in the longest ranking.
+        corpus_rows: Number of passages in the corpus.
+    """
+    return min(k, corpus_rows) <= longest and undecided <= _TOLERANCE * questions
 
 
 def deepest_cutoff(first_hits: Integers, lengths: Integers, corpus_rows: int) -> int | None:

@@ -6,15 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-_COLORS = [
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#000000",
-]  # distinguishable for the color-blind
+_COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # for the color-blind too
 _LEFT, _TOP, _WIDTH, _HEIGHT = 56, 16, 520, 300
 _LINE = 18  # height of a line of the legend
 

@@ -12,7 +12,7 @@ from ir_measures import RR, Success, nDCG
 
 from dpr_lightning.errors import UserError
 from dpr_lightning.evaluation.accuracy import first_hit
-from dpr_lightning.evaluation.depth import bounds, deepest_cutoff, is_tolerable, undecided_at
+from dpr_lightning.evaluation.depth import bounds, deepest_cutoff, is_measured, undecided_at
 from dpr_lightning.retrieval.rankings import Ranking
 from dpr_lightning.text_files import excerpt, read_lines
 
@@ -92,14 +92,16 @@ def judge(
     decided = [qid not in docids or relevant[qid].issubset(docids[qid]) for qid in judged]
     lengths = np.where(decided, corpus_rows, [len(docids.get(qid, [])) for qid in judged])
 
-    undecided = {f"Success@{k}": undecided_at(k, hits, lengths, corpus_rows) for k in topk}
+    cutoffs = {f"Success@{k}": k for k in topk} | {"nDCG@10": 10}
+    undecided = {name: undecided_at(k, hits, lengths, corpus_rows) for name, k in cutoffs.items()}
     undecided["nDCG@10"] = int((lengths < min(10, corpus_rows)).sum())
+    longest = max(len(ranking.docids) for ranking in rankings.values())
     depth = deepest_cutoff(hits, lengths, corpus_rows)
     values = _means(judged, docids, topk, depth)
     left_out = {
         name: bounds(values.pop(name), count, len(judged))
         for name, count in undecided.items()
-        if not is_tolerable(count, len(judged))
+        if not is_measured(cutoffs[name], count, len(judged), longest=longest, corpus_rows=corpus_rows)
     }
     reordered = {qid: _trec_eval_order(rankings[qid]) for qid in docids}
     others = values if reordered == docids else _means(judged, reordered, topk, depth)

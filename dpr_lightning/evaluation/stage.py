@@ -6,26 +6,22 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from dpr_lightning.data.sources import Source
 from dpr_lightning.errors import UserError, check_choice, check_positive
-from dpr_lightning.evaluation.accuracy import FirstHits, accuracy_at, first_hit
-from dpr_lightning.evaluation.answers import answer_finder, answer_problem
-from dpr_lightning.evaluation.depth import bounds, is_tolerable, undecided_at
+from dpr_lightning.evaluation.accuracy import first_hit
+from dpr_lightning.evaluation.measures import Metrics, find_answers, measure_accuracy, measure_judged
 from dpr_lightning.evaluation.output import METRICS, write_dpr_json, write_questions
-from dpr_lightning.evaluation.passages import Passages, passage_rows, read_passages
-from dpr_lightning.evaluation.qrels import judge, read_qrels
+from dpr_lightning.evaluation.passages import passage_rows, read_passages
 from dpr_lightning.files import atomic_folder, refuse_overwrite, write_json
 from dpr_lightning.retrieval.provenance import check_against_embeddings, file_hash, read_provenance
 from dpr_lightning.retrieval.rankings import Ranking, read_rankings
 from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir
 
 _log = logging.getLogger(__name__)
-_NAMED_ANSWERS = 10
-Metrics = dict[str, Any]
 Rankings = dict[str, Ranking]
 
 
@@ -82,14 +78,14 @@ def evaluate(
     has_answers = _check_answers(queries, needed=qrels is None)
     docids = (docid for ranking in rankings.values() for docid in ranking.docids[: cutoffs[-1]])
     passages = read_passages(passage_rows(docids, corpus, run_file=run_file), corpus)
-    hits, invalid_answers = _find_answers(rankings, queries, passages, answers, match_title, cutoffs[-1])
+    hits, invalid_answers = find_answers(rankings, queries, passages, answers, match_title, cutoffs[-1])
     first_hits = np.array([first_hit(found) for found in hits], np.int64)
     metrics: Metrics = {
         "questions": len(hits),
         "missing": len(hits) - len(rankings),
         "without_answers": 0 if has_answers else len(hits),
         "skipped": queries.skipped,
-        "invalid_answers": {"count": len(invalid_answers), "first": invalid_answers[:_NAMED_ANSWERS]},
+        "invalid_answers": {"count": len(invalid_answers), "first": invalid_answers[:10]},
         "accuracy": {},
         "interval": {},
         "undecided": {},
@@ -101,9 +97,9 @@ def evaluate(
         **facts,
     }
     if has_answers:
-        _measure_accuracy(metrics, queries, rankings, first_hits, cutoffs, len(corpus.rows))
+        measure_accuracy(metrics, queries, rankings, first_hits, cutoffs, len(corpus.rows))
     if qrels is not None:
-        _measure_judged(metrics, Path(qrels), queries, rankings, cutoffs, len(corpus.rows))
+        measure_judged(metrics, Path(qrels), queries, rankings, cutoffs, len(corpus.rows))
     elif not metrics["accuracy"]:
         raise UserError(
             f"topk: {run_file} ranks {metrics['depth']} passages per question, too few for {cutoffs}. "
@@ -170,62 +166,3 @@ def _check_answers(queries: Source, *, needed: bool) -> bool:
             "Add them; for judged passages only, give `qrels` and no answers at all."
         )
     return not without
-
-
-def _find_answers(
-    rankings: Rankings, queries: Source, passages: Passages, rule: str, match_title: bool, depth: int
-) -> tuple[list[list[bool]], list[dict[str, str]]]:
-    """Return whether each of a question's first `depth` passages contains an answer, and the answers that never match.
-
-    Questions come in the order of `queries`. Answers that never match are counted and named in one warning.
-    """
-    hits, invalid = [], []
-    for row in queries.rows:
-        qid = row["query_id"]
-        problems = {answer: problem for answer in row["answers"] if (problem := answer_problem(answer, rule=rule))}
-        invalid += [{"qid": qid, "answer": answer, "problem": problem} for answer, problem in problems.items()]
-        has_answer = answer_finder([a for a in row["answers"] if a not in problems], rule=rule, qid=qid)
-        texts = [passages[docid] for docid in rankings[qid].docids[:depth]] if qid in rankings else []
-        hits.append([has_answer(f"{title} {text}" if match_title else text) for title, text in texts])
-    if invalid:
-        named = "; ".join(f"{one['answer']!r} of question {one['qid']} is {one['problem']}" for one in invalid[:3])
-        _log.warning("%d answers can never match: %s%s", len(invalid), named, "; …" if len(invalid) > 3 else "")
-    return hits, invalid
-
-
-def _measure_accuracy(
-    metrics: Metrics, queries: Source, rankings: Rankings, first_hits: FirstHits, cutoffs: list[int], corpus_rows: int
-) -> None:
-    """Add the accuracy at each cutoff that the rankings are deep enough for."""
-    lengths = np.array(
-        [len(rankings[qid].docids) if qid in rankings else corpus_rows for qid in queries.rows["query_id"]]
-    )
-    for k in cutoffs:
-        value, low, high = accuracy_at(first_hits, k)
-        undecided = undecided_at(k, first_hits, lengths, corpus_rows)
-        if undecided:
-            metrics["undecided"][f"accuracy@{k}"] = undecided
-        if is_tolerable(undecided, len(first_hits)):
-            metrics["accuracy"][str(k)], metrics["interval"][str(k)] = value, [low, high]
-        else:
-            metrics["left_out"][f"accuracy@{k}"] = bounds(value, undecided, len(first_hits))
-
-
-def _measure_judged(
-    metrics: Metrics, qrels: Path, queries: Source, rankings: Rankings, cutoffs: list[int], corpus_rows: int
-) -> None:
-    """Add the measures of judged passages; warn of those that trec_eval would give another value because of ties."""
-    judged = judge(read_qrels(qrels), rankings, qids=queries.rows["query_id"], topk=cutoffs, corpus_rows=corpus_rows)
-    metrics["qrels"], metrics["judged"] = judged.values, judged.questions
-    metrics["judged_without_relevant"], metrics["ties"] = judged.without_relevant, judged.ties
-    metrics["undecided"] |= judged.undecided
-    metrics["left_out"] |= judged.left_out
-    if judged.ties:
-        differences = ", ".join(
-            f"{name} {ours:.4f} (trec_eval {other:.4f})" for name, (ours, other) in judged.ties.items()
-        )
-        _log.warning(
-            "%s: equal scores keep the file's order here, trec_eval orders them by docid: %s",
-            metrics["run_file"],
-            differences,
-        )

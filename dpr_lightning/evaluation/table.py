@@ -56,14 +56,13 @@ def _notes(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield f"{metrics['skipped']:,} invalid questions were skipped and do not count"
     if metrics["missing"]:
         yield f"{metrics['missing']:,} questions are not in the ranking and count as misses"
-    undecided = {name: _undecided(name, count, metrics) for name, count in metrics["undecided"].items()}
     if left_out := metrics["left_out"]:
-        parts = [f"{undecided[name]}; between {low:.3f} and {high:.3f})" for name, (low, high) in left_out.items()]
-        yield f"left out, because rankings without a hit end before the cutoff: {', '.join(parts)}"
-    if tolerated := [f"{text})" for name, text in undecided.items() if name not in left_out]:
-        yield f"counted as misses, although their rankings end before the cutoff: {', '.join(tolerated)}"
+        parts = [f"{_title(name)} (between {low:.3f} and {high:.3f})" for name, (low, high) in left_out.items()]
+        yield f"left out, because the rankings end before the cutoff: {', '.join(parts)}"
+    if tolerated := {name: count for name, count in metrics["undecided"].items() if name not in left_out}:
+        parts = [f"{_title(name)} ({count:,} questions)" for name, count in tolerated.items()]
+        yield f"counted as misses, because their rankings end before the cutoff: {', '.join(parts)}"
 
 
-def _undecided(measure: str, count: int, metrics: Mapping[str, Any]) -> str:
-    name = measure.replace("accuracy@", "top-")
-    return f"{name} ({count:,} of {metrics['questions' if name != measure else 'judged']:,} questions"
+def _title(measure: str) -> str:
+    return measure.replace("accuracy@", "top-")

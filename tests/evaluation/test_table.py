@@ -60,14 +60,13 @@ def test_a_note_says_what_the_means_run_over():
 def test_a_note_says_what_is_left_out_and_why():
     undecided = {"accuracy@20": 1, "accuracy@100": 40, "nDCG@10": 12}
     left_out = {"accuracy@100": [0.5, 0.75], "nDCG@10": [0.125, 1.0]}
-    text = printed({**METRICS, "judged": 900, "undecided": undecided, "left_out": left_out}, {})
+    text = printed({**METRICS, "undecided": undecided, "left_out": left_out}, {})
     left, counted = text.splitlines()[-2:]
     assert left == (
-        "left out, because rankings without a hit end before the cutoff: "
-        "top-100 (40 of 1,234 questions; between 0.500 and 0.750), "
-        "nDCG@10 (12 of 900 questions; between 0.125 and 1.000)"
+        "left out, because the rankings end before the cutoff: "
+        "top-100 (between 0.500 and 0.750), nDCG@10 (between 0.125 and 1.000)"
     )
-    assert counted == "counted as misses, although their rankings end before the cutoff: top-20 (1 of 1,234 questions)"
+    assert counted == "counted as misses, because their rankings end before the cutoff: top-20 (1 questions)"
 
 
 def test_without_answers_a_note_replaces_the_table():
