@@ -382,21 +382,35 @@ def test_questions_without_answers_are_named(refused, finished_run, tmp_path):
         "evaluate",
         ["overwrite=true", f"data.queries.test={file}"],
         "data.queries",
-        "question q6 (1 in all) has no answers",
+        "question q6 (the first of 1) has no answers",
     )
     for row in rows:
         row.pop("answers", None)
     write_jsonl(file, rows)
     overrides = ["overwrite=true", f"data.queries.test={file}", "data.qrels.test=null"]
-    refused("evaluate", overrides, "data.queries", "question q0 (12 in all) has no answers")
+    refused("evaluate", overrides, "data.queries", "question q0 (the first of 12) has no answers")
 
 
-def test_an_answer_that_is_no_regular_expression_is_named(refused, finished_run, tmp_path):
+def test_an_invalid_regular_expression_is_named_and_matches_nothing(command, settings, finished_run, tmp_path):
     rows = [question(i) for i in range(0, 36, 3)]
     rows[1]["answers"] = [f"({WORDS[0]}"]
     file = write_jsonl(tmp_path / "queries.jsonl", rows)
     overrides = ["overwrite=true", f"data.queries.test={file}", "data.answers=regex"]
-    refused("evaluate", overrides, "data.queries", repr(f"({WORDS[0]}"), "question q3", "no regular expression")
+    code, out, err = command("evaluate", *settings, *overrides)
+    assert (code, err) == (0, "")
+    assert f"1 answers can never match: {f'({WORDS[0]}'!r} of question q3 is not a regular expression" in out
+    metrics = json.loads((finished_run / "evaluation" / "test" / "metrics.json").read_text())
+    assert metrics["invalid_answers"]["count"] == 1
+    assert metrics["invalid_answers"]["first"][0]["qid"] == "q3"
+
+
+def test_cutoffs_beyond_the_rankings_are_left_out_in_one_line(command, settings, finished_run):
+    code, out, err = command("evaluate", *settings, "overwrite=true", "topk=[1,20,30]")
+    assert (code, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if "left out" in line]
+    assert "top-30 (" in line
+    metrics = json.loads((finished_run / "evaluation" / "test" / "metrics.json").read_text())
+    assert set(metrics["accuracy"]) == {"1", "20"}
 
 
 def test_a_finished_stage_is_not_made_again_without_overwrite(refused, finished_run, shard_rankings):

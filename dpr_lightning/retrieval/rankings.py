@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dpr_lightning.errors import UserError, check_choice
 from dpr_lightning.files import atomic_write
 from dpr_lightning.run_dir import RANKING_ENDINGS
+from dpr_lightning.text_files import BYTE_ORDER_MARK, excerpt, read_lines
 
 _log = logging.getLogger(__name__)
 _NO_TAG = "-"  # written for a ranking read from text, which has no tags
@@ -67,27 +68,26 @@ def read_rankings(path: Path) -> Iterator[Ranking]:
     qid: str | None = None
     docids: list[str] = []
     scores: list[float] = []
+    lines: list[int] = []
     tag = ""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            next_qid, docid, score, next_tag = _parse(path, number, line)
-            if next_qid != qid:
-                if qid is not None:
-                    yield _sorted(path, qid, docids, scores, tag)
-                    finished.add(qid)
-                if next_qid in finished:
-                    raise UserError(
-                        f"{path}, line {number}: query {next_qid} appears in two parts. Sort the file by query."
-                    )
-                qid, docids, scores = next_qid, [], []
-            docids.append(docid)
-            scores.append(score)
-            tag = next_tag
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        next_qid, docid, score, next_tag = _parse(path, number, line)
+        if next_qid != qid:
+            if qid is not None:
+                yield _sorted(path, qid, docids, scores, tag, lines)
+                finished.add(qid)
+            if next_qid in finished:
+                raise UserError(f"{path}, line {number}: query {next_qid} appears in two parts. Sort by query.")
+            qid, docids, scores, lines = next_qid, [], [], []
+        docids.append(docid)
+        scores.append(score)
+        lines.append(number)
+        tag = next_tag
     if qid is None:
         raise UserError(f"{path} is empty. Search again.")
-    yield _sorted(path, qid, docids, scores, tag)
+    yield _sorted(path, qid, docids, scores, tag, lines)
 
 
 def merge_rankings(files: list[Path], *, depth: int) -> Iterator[Ranking]:
@@ -132,19 +132,18 @@ def _merge(files: list[Path], parts: list[Ranking], depth: int) -> Ranking:
     return Ranking(parts[0].qid, [docids[i] for i in best], scores[best], parts[0].tag)
 
 
-def _sorted(path: Path, qid: str, docids: list[str], scores: list[float], tag: str) -> Ranking:
+def _sorted(path: Path, qid: str, docids: list[str], scores: list[float], tag: str, lines: list[int]) -> Ranking:
     if len(set(docids)) < len(docids):
-        twice = next(docid for docid in docids if docids.count(docid) > 1)
-        raise UserError(f"{path}: query {qid} has passage {twice} twice. Remove one.")
+        line, twice = next((lines[i], docid) for i, docid in enumerate(docids) if docid in docids[:i])
+        raise UserError(f"{path}, line {line}: query {qid} has passage {twice} twice. Remove one.")
     values = np.array(scores)  # other programs may write more digits than float32 has
     order = np.argsort(-values, kind="stable")
     return Ranking(qid, [docids[i] for i in order], values[order].astype(np.float32), tag)
 
 
-def _parse(path: Path, number: int, line: bytes) -> tuple[str, str, float, str]:
+def _parse(path: Path, number: int, line: str) -> tuple[str, str, float, str]:
     try:
-        text = line.decode().rstrip("\r\n")
-        fields = text.split("\t") if text.count("\t") == 2 else text.split()
+        fields = line.split("\t") if line.count("\t") == 2 else line.split()
         tag = ""
         if len(fields) == 6:
             qid, _, docid, _, score, tag = fields
@@ -153,15 +152,16 @@ def _parse(path: Path, number: int, line: bytes) -> tuple[str, str, float, str]:
         if not (qid and docid and abs(float(score)) <= _LARGEST):
             raise ValueError
     except ValueError:
-        shown = line.decode(errors="replace").rstrip()[:60]
         raise UserError(
-            f"{path}, line {number}: {shown!r} is neither `qid Q0 docid rank score tag` nor "
+            f"{path}, line {number}: {excerpt(line)} is neither `qid Q0 docid rank score tag` nor "
             "`qid<tab>docid<tab>score` with a finite score. Correct the line."
         ) from None
     return qid, docid, float(score), tag
 
 
 def _check_ids(ids: list[str], format: str) -> None:
+    if ids[0].startswith(BYTE_ORDER_MARK):
+        raise UserError(f"id {ids[0]!r} starts with a byte order mark, which no ranking can carry. Rename it.")
     if " ".join(ids).split() == ids:
         return
     for value in ids:
