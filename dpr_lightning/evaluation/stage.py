@@ -16,8 +16,8 @@ from dpr_lightning.evaluation.accuracy import first_hit
 from dpr_lightning.evaluation.measures import Metrics, find_answers, measure_accuracy, measure_judged
 from dpr_lightning.evaluation.output import METRICS, write_dpr_json, write_questions
 from dpr_lightning.evaluation.passages import passage_rows, read_passages
-from dpr_lightning.files import atomic_folder, refuse_overwrite, write_json
-from dpr_lightning.retrieval.provenance import check_against_embeddings, file_hash, read_provenance
+from dpr_lightning.files import atomic_folder, file_hash, refuse_overwrite, write_json
+from dpr_lightning.retrieval.provenance import check_against_embeddings, read_provenance
 from dpr_lightning.retrieval.rankings import Ranking, read_rankings
 from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +16,14 @@ from typing import Any
 
 import faiss
 import numpy as np
-import xxhash
 
 from dpr_lightning.embeddings.shards import ShardedEmbeddings
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import atomic_folder, write_json
+from dpr_lightning.files import atomic_folder, file_hash, write_json
+from dpr_lightning.retrieval.index_check import check_factory, faiss_problem
 from dpr_lightning.run_dir import RunDir
 
 _log = logging.getLogger(__name__)
-_READ_AT_ONCE = 1 << 24  # bytes
 
 
 def open_index(
@@ -67,9 +65,8 @@ def open_index(
 def _build(folder: Path, factory: str, passages: ShardedEmbeddings, memory: int) -> None:
     """Train on passages spread evenly over the corpus, if the index needs training, then add all in blocks."""
     start = time.perf_counter()
+    check_factory(factory, passages.dim)
     index = faiss.index_factory(passages.dim, factory, faiss.METRIC_INNER_PRODUCT)
-    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise UserError(f"index: {factory} cannot rank by inner product. Choose another.")
     rows = max(1, memory // (16 * passages.dim))  # a quarter: FAISS copies what it trains on, and what it adds
     sample = 0 if index.is_trained else min(rows, passages.rows)
     _log.info(
@@ -87,7 +84,7 @@ def _build(folder: Path, factory: str, passages: ShardedEmbeddings, memory: int)
         file = unfinished / "passages.faiss"
         faiss.write_index(index, str(file))
         size = file.stat().st_size / (1 << 30)
-        write_json(unfinished / "identity.json", _identity(factory, passages) | {"xxh3": _checksum(file)})
+        write_json(unfinished / "identity.json", _identity(factory, passages) | {"xxh3": file_hash(file)})
     _log.info("index %s: built in %.1f s, %.2f GB in %s", factory, time.perf_counter() - start, size, folder)
 
 
@@ -115,23 +112,14 @@ def _problem(folder: Path, factory: str, passages: ShardedEmbeddings) -> str | N
             return "by an older version, without a checksum"
         if identity != expected:
             return "of another corpus"
-        return None if checksum == _checksum(folder / "passages.faiss") else "damaged"
+        return None if checksum == file_hash(folder / "passages.faiss") else "damaged"
     except (AttributeError, KeyError, TypeError, ValueError, OSError):
         return "damaged"
-
-
-def _checksum(file: Path) -> str:
-    digest = xxhash.xxh3_64()
-    with file.open("rb") as opened:
-        while content := opened.read(_READ_AT_ONCE):
-            digest.update(content)
-    return digest.hexdigest()
 
 
 @contextmanager
 def _faiss_errors(factory: str) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        cause = re.split(r"failed: |\.cpp:\d+: |\.h:\d+: ", str(error))[-1].strip().rstrip(".")
-        raise UserError(f"index: FAISS cannot use {factory!r} here: {cause}. Correct index.") from error
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"index: FAISS cannot use {factory!r} here: {faiss_problem(error)}. Correct index.") from error

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import xxhash
 
-from dpr_lightning.embeddings.file import open_embeddings
+from dpr_lightning.embeddings.file import Embeddings, open_embeddings
+from dpr_lightning.embeddings.shards import ShardedEmbeddings
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import write_json
+from dpr_lightning.files import file_hash, write_json
 from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir
 
 _log = logging.getLogger(__name__)
 _FORMAT = "dpr_lightning.ranking/1"
 _TAG = "dpr_lightning-"
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,16 @@ class Provenance:
 
 
 def describe_search(
-    query_file: Path, passage_files: Sequence[Path], *, depth: int, index: str | None = None
+    queries: Embeddings, passages: ShardedEmbeddings, *, depth: int, index: str | None = None
 ) -> Provenance:
     """Return the provenance of a ranking of these passages for these queries."""
-    queries, *passages = (open_embeddings(file) for file in (query_file, *passage_files))
-    rows = sum(shard.identity.rows for shard in passages)
     return Provenance(
-        model=queries.identity.model_fingerprint,
+        model=passages.model_fingerprint,
         queries=queries.identity.data_fingerprint,
-        passages=passages[0].identity.data_fingerprint,
-        depth=depth if depth < rows else None,
+        passages=passages.data_fingerprint,
+        depth=depth if depth < passages.rows else None,
         index=index,
-        embeddings={_name(part.path): _digest(part.checksums.tobytes()) for part in (queries, *passages)},
+        embeddings={_name(part.path): _digest(part.checksums.tobytes()) for part in (queries, *passages.shards)},
     )
 
 
@@ -149,15 +147,6 @@ def check_against_embeddings(ranking: Path, provenance: Provenance | None, *, ta
 def provenance_file(ranking: Path) -> Path:
     """Return the path of the file that describes a ranking."""
     return ranking.with_name(f"{ranking.name}.json")
-
-
-def file_hash(path: Path) -> str:
-    """Return the XXH3 hash of a file's content."""
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _name(file: Path) -> str:

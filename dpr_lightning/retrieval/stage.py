@@ -13,6 +13,7 @@ from dpr_lightning.files import refuse_overwrite
 from dpr_lightning.retrieval.exact import ExactSearch
 from dpr_lightning.retrieval.faiss_index import FaissIndex
 from dpr_lightning.retrieval.memory import parse_bytes, return_freed_arrays
+from dpr_lightning.retrieval.provenance import describe_search, merged_provenance, write_provenance
 from dpr_lightning.retrieval.rankings import Ranking, merge_rankings, write_rankings
 from dpr_lightning.retrieval.retriever import Queries, Retriever
 from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir
@@ -84,6 +85,7 @@ def search(
     ranked = zip(queries.ids, retriever.search(Queries(queries.ids, queries), depth=depth), strict=True)
     rankings = (Ranking(qid, one.docids, one.scores, retriever.tag) for qid, one in ranked)
     count = write_rankings(path, rankings, format=format)
+    write_provenance(path, describe_search(queries, passages, depth=depth, index=index))
     seconds = time.perf_counter() - start
     speed = f"{count / seconds:,.0f} queries/s"
     return f"{path}: {count:,} queries x {depth:,} of {retriever.rows:,} passages in {seconds:,.1f} s ({speed})"
@@ -139,7 +141,9 @@ def reduce(run: RunDir, *, split: str, depth: int = 100, format: str = "trec", o
     start = time.perf_counter()
     ending, command = RANKING_ENDINGS[format], "search.py -m shard='range(N)'"
     files = complete_shards(run.shard_rankings(split), ending, made_by=command)
+    provenance = merged_provenance(files, depth=depth)
     count = write_rankings(path, merge_rankings(files, depth=depth), format=format)
+    write_provenance(path, provenance)
     seconds = time.perf_counter() - start
     speed = f"{count / seconds:,.0f} queries/s"
     return f"{path}: {count:,} queries merged from {len(files)} shards in {seconds:,.1f} s ({speed})"

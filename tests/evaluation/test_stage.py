@@ -15,7 +15,8 @@ from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.errors import UserError
 from dpr_lightning.evaluation.output import read_metrics, read_questions
 from dpr_lightning.evaluation.stage import evaluate
-from dpr_lightning.retrieval.provenance import Provenance, file_hash, write_provenance
+from dpr_lightning.files import file_hash
+from dpr_lightning.retrieval.provenance import Provenance, write_provenance
 from dpr_lightning.run_dir import RunDir
 
 PASSAGES = [

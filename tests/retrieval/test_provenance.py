@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 from support.embedding_files import numbers, write_corpus, write_embeddings
 
+from dpr_lightning.embeddings.file import open_embeddings
+from dpr_lightning.embeddings.shards import ShardedEmbeddings, open_passages
 from dpr_lightning.errors import UserError
+from dpr_lightning.files import file_hash
 from dpr_lightning.retrieval.provenance import (
     check_against_embeddings,
     describe_search,
-    file_hash,
     merged_provenance,
     provenance_file,
     read_provenance,
@@ -37,9 +39,8 @@ def write_queries(run, seed_rows=3, **changes):
 
 
 def described(run, depth=5, **options):
-    return describe_search(
-        run.query_embeddings("test"), sorted(run.passage_shards.glob("*.safetensors")), depth=depth, **options
-    )
+    queries = open_embeddings(run.query_embeddings("test"))
+    return describe_search(queries, open_passages(run.passage_shards), depth=depth, **options)
 
 
 def record(run, **options):
@@ -96,7 +97,8 @@ def shard_rankings(run, depths, **changes):
         file = run.shard_ranking("test", shard, len(depths))
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"q0 Q0 d{shard} 1 1 t\n")
-        part = describe_search(run.query_embeddings("test"), [run.passage_shard(shard, len(depths))], depth=depth)
+        passages = ShardedEmbeddings([open_embeddings(run.passage_shard(shard, len(depths)))])
+        part = describe_search(open_embeddings(run.query_embeddings("test")), passages, depth=depth)
         write_provenance(file, replace(part, **changes) if shard else part)
         files.append(file)
     return files
