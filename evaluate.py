@@ -15,11 +15,11 @@ def evaluate(config: DictConfig) -> str:
     from dpr_lightning.evaluation.table import print_accuracy
 
     data = plain(config.data)
-    key, skip_invalid = f"data.queries.{config.split}", config.data.skip_invalid
+    name, skip_invalid = f"queries.{config.split}", config.data.skip_invalid
     qrels = data["qrels"].get(config.split)
     evaluation = evaluate(
         Path(config.run_file),
-        open_queries(data["queries"].get(config.split), key=key, skip_invalid=skip_invalid),
+        open_queries(data["queries"].get(config.split), name=name, skip_invalid=skip_invalid),
         open_corpus(data["corpus"], skip_invalid=skip_invalid),
         Path(config.run_dir) / "evaluation" / config.split,
         qrels_file=Path(str(qrels)) if qrels else None,

@@ -8,16 +8,22 @@ from dpr_lightning.launch import command, explicit_keys, keep_settings, make, na
 @command
 def train(config: DictConfig) -> str:
     """Model, data, loss and trainer from the config, then the fit."""
+    from dataclasses import fields
+
     from pytorch_lightning import seed_everything
 
     from dpr_lightning.data.datamodule import RetrievalDataModule
+    from dpr_lightning.model.bi_encoder import load_bi_encoder
+    from dpr_lightning.model.settings import Settings
     from dpr_lightning.training.fit import fit, make_module, make_trainer, prepare_run
 
     run_dir = training_run_dir(config)
     config.run_dir = str(run_dir)
     with naming("seed"):
         seed_everything(config.seed, verbose=False)
-    bi_encoder = make(config, "model", explicit=explicit_keys("model"))
+    model = plain(config.model)
+    settings = Settings(**{field.name: model.pop(field.name) for field in fields(Settings)})
+    bi_encoder = load_bi_encoder(**model, settings=settings, explicit=explicit_keys("model"))
     files, sampling = "train train_weights dev skip_invalid", "batch_size passages_per_query positives negatives"
     keys = f"{files} {sampling} dev_negatives num_workers".split()
     data = RetrievalDataModule(bi_encoder.inputs, seed=config.seed, **plain(config.data, *keys))

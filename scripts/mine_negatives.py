@@ -59,7 +59,9 @@ def mine(args: argparse.Namespace) -> str:
     refuse_overwrite(args.out, args.overwrite, remedy="Give --overwrite, or another name")
     kept = dropped = negatives = 0
     with atomic_write(args.out) as file:
-        for row in mined_rows(open_training(args.train, key="--train"), open_corpus(args.corpus, key="--corpus"), args):
+        for row in mined_rows(
+            open_training(args.train, name="--train"), open_corpus(args.corpus, name="--corpus"), args
+        ):
             found = len(row["negative_passages"])
             if found:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

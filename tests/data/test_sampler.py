@@ -19,7 +19,7 @@ from dpr_lightning.errors import UserError
 def test_the_slices_of_all_processes_are_the_global_batches_of_one(per_device, world_size, rows, epoch, seed):
     together = per_device * world_size
     if rows < together:
-        with pytest.raises(UserError, match=rf"^data\.train: {rows} rows do not fill one batch of {per_device} "):
+        with pytest.raises(UserError, match=rf"^train: {rows} rows do not fill one batch of {per_device} "):
             TrainingBatches(rows, batch_size=per_device, seed=seed, world_size=world_size)
         return
     one = TrainingBatches(rows, batch_size=together, seed=seed)

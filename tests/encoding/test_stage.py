@@ -24,6 +24,7 @@ from dpr_lightning.encoding.stage import ShardEncoder, encode_passages
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.packed import PackedEncoder
+from dpr_lightning.model.settings import Settings
 from dpr_lightning.retrieval.stage import search
 
 ROWS = 1200  # of the corpus whose encoding is interrupted: 150 chunks
@@ -36,7 +37,7 @@ def corpus(world):
 
 @pytest.fixture(scope="module")
 def bi_encoder(tiny_model):
-    return load_bi_encoder(tiny_model, tied=False, pooling="mean", passage_max_length=16)
+    return load_bi_encoder(tiny_model, settings=Settings(tied=False, pooling="mean", passage_max_length=16))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_embeddings_are_those_of_each_passage_alone(
 
 
 def test_queries_get_the_query_encoder_and_their_own_length(tiny_model, world, tmp_path):
-    bi_encoder = load_bi_encoder(tiny_model, tied=False, query_max_length=4)
+    bi_encoder = load_bi_encoder(tiny_model, settings=Settings(tied=False, query_max_length=4))
     with torch.no_grad():
         for parameter in bi_encoder.passage.parameters():
             parameter.zero_()
@@ -248,7 +249,7 @@ def test_reduced_precision_leaves_the_model_as_it_was(tiny_model, corpus, tmp_pa
 def test_a_gpu_gives_the_same_embeddings_and_leaves_the_model_as_it_was(
     tiny_model, corpus, one_by_one, tmp_path, precision
 ):
-    bi_encoder = load_bi_encoder(tiny_model, tied=False, pooling="mean", passage_max_length=16)
+    bi_encoder = load_bi_encoder(tiny_model, settings=Settings(tied=False, pooling="mean", passage_max_length=16))
     batch = bi_encoder.inputs.pad(bi_encoder.inputs.encode_queries(["a b", "c"]))
     bi_encoder.eval()
     with torch.no_grad():
@@ -268,7 +269,7 @@ def test_a_model_with_another_length_does_not_continue_a_partial(tiny_model, cor
     encoder(load_bi_encoder(tiny_model), corpus).encode(whole)
     whole.rename(file.with_name("x.safetensors.partial"))
     with pytest.raises(UserError, match="was begun with another model"):
-        encoder(load_bi_encoder(tiny_model, passage_max_length=155), corpus).encode(file)
+        encoder(load_bi_encoder(tiny_model, settings=Settings(passage_max_length=155)), corpus).encode(file)
 
 
 @pytest.mark.slow
