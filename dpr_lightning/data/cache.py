@@ -9,7 +9,7 @@ A conversion is used only if its sources have the content that was converted and
    that changed within the last seconds is not remembered. If anything differs, the file is hashed again, and unchanged
    content leads to the same conversion.
 2. The conversion itself. The facts have the size and the hash of the Arrow file, which each process verifies once. That
-   takes about 0.1 s per GB from memory and otherwise as long as reading the file.
+   takes about 0.2 s per GB from memory and otherwise as long as reading the file.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from dpr_lightning.errors import UserError
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 _PICKLE = "pytorch_model.bin"
+_PROBE = "a b?\u65e5"  # words and a character that a vocabulary may lack
 
 
 def load_transformer(name_or_path: str, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
@@ -37,10 +38,15 @@ def load_transformer(name_or_path: str, *, gradient_checkpointing: bool = False)
     """
     with errors_about(name_or_path, "config.json"):
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-        _check_kind(config, name_or_path)
+        if config.model_type == "dpr":
+            raise _unsupported(name_or_path, "an encoder of the original DPR (DPRQuestionEncoder or DPRContextEncoder)")
+        if config.is_encoder_decoder:
+            raise _unsupported(name_or_path, f"an encoder-decoder ({config.model_type})")
     with errors_about(name_or_path, "config.json and model.safetensors"):
         transformer, info = _load_weights(name_or_path, config)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
+    if any(name.startswith("decoder.") for name in missing):
+        raise _unsupported(name_or_path, f"the encoder of an encoder-decoder ({config.model_type})")
     if missing:
         raise UserError(
             f"name_or_path: {name_or_path} lacks the weights {', '.join(missing[:5])}. Fetch the model again."
@@ -76,18 +82,14 @@ def load_tokenizer(name_or_path: str, folders: Sequence[Path]) -> PreTrainedToke
         name_or_path = str(with_vocabulary[0])
     with errors_about(name_or_path, "tokenizer.json and tokenizer_config.json"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
-        tokenizer("a", truncation=True, max_length=tokenizer.num_special_tokens_to_add() + 1)  # nonsense shows in use
+        length = tokenizer.num_special_tokens_to_add() + 1
+        tokenizer(_PROBE, truncation=True, max_length=length)  # nonsense shows in use
+        tokenizer(_PROBE)  # without truncation, which would be saved with the tokenizer
     return tokenizer
 
 
-def _check_kind(config: PretrainedConfig, name_or_path: str) -> None:
-    if config.model_type == "dpr":
-        kind = "an encoder of the original DPR (DPRQuestionEncoder or DPRContextEncoder)"
-    elif config.is_encoder_decoder:
-        kind = f"an encoder-decoder ({config.model_type})"
-    else:
-        return
-    raise UserError(
+def _unsupported(name_or_path: str, kind: str) -> UserError:
+    return UserError(
         f"name_or_path: {name_or_path} is {kind}, which is not supported. Choose an encoder such as BERT or RoBERTa."
     )
 
