@@ -29,6 +29,7 @@ from dpr_lightning.embeddings.file import open_embeddings
 from dpr_lightning.encoding.stage import ShardEncoder
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.inference import resolve_precision
+from dpr_lightning.model.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LENGTH = 156
@@ -42,7 +43,7 @@ class Engine:
 
     def __init__(self, model, corpus, precision):
         self.source, self.precision = open_corpus(corpus), precision
-        self.bi_encoder = load_bi_encoder(model, **MODEL_SETTINGS)
+        self.bi_encoder = load_bi_encoder(model, settings=Settings(**MODEL_SETTINGS))
 
     def __call__(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +75,7 @@ class PaddedLoop:
     """As Tevatron v1 encodes: batches of 32 in file order, all padded to the maximum."""
 
     def __init__(self, model, texts):
-        self.texts, self.bi_encoder = texts, load_bi_encoder(model, **MODEL_SETTINGS).eval()
+        self.texts, self.bi_encoder = texts, load_bi_encoder(model, settings=Settings(**MODEL_SETTINGS)).eval()
 
     @torch.inference_mode()
     def __call__(self):
@@ -135,7 +136,10 @@ def make_contestants(model, corpus, texts, best):
 def compare(model, corpus, name, repeats):
     rows = open_corpus(str(corpus)).rows
     texts = [f"{row['title']} {row['text']}" if row["title"] else row["text"] for row in rows]
-    bi_encoder, default = load_bi_encoder(model, **MODEL_SETTINGS), resolve_precision("auto", torch.device("cpu"))
+    bi_encoder, default = (
+        load_bi_encoder(model, settings=Settings(**MODEL_SETTINGS)),
+        resolve_precision("auto", torch.device("cpu")),
+    )
     lengths = [len(row) for row in bi_encoder.inputs.encode_passages(rows["title"], rows["text"])]
     work = flops(bi_encoder.passage.transformer, lengths)
     best = {precision: best_batch(model, texts, precision) for precision in dict.fromkeys(("32", default))}

@@ -18,6 +18,7 @@ from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.encoding.stage import ShardEncoder, encode_passages
 from dpr_lightning.evaluation.qrels import read_qrels
 from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.settings import Settings
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.stage import search
 from dpr_lightning.run_dir import RunDir
@@ -29,8 +30,8 @@ SETTINGS = (("32", "float32"), ("32", "float16"), ("bf16", "float32"), ("bf16", 
 def rank(args, precision, dtype, folder):
     """The docids of each question's ranking, and passages/s of encoding."""
     settings = {"precision": precision, "dtype": dtype}
-    bi_encoder = load_bi_encoder(args.model, pooling=args.pooling)
-    queries, corpus = open_queries(args.queries, key="data.queries.test"), open_corpus(args.corpus)
+    bi_encoder = load_bi_encoder(args.model, settings=Settings(pooling=args.pooling))
+    queries, corpus = open_queries(args.queries, name="queries.test"), open_corpus(args.corpus)
     run = RunDir(folder)
     ShardEncoder(bi_encoder, queries, side="query", **settings).encode(run.query_embeddings("test"))
     passages = ShardEncoder(bi_encoder, corpus, side="passage", **settings)

@@ -60,7 +60,7 @@ def mine(args: argparse.Namespace) -> str:
     refuse_overwrite(args.out, args.overwrite, remedy="Give --overwrite, or another name")
     kept = dropped = negatives = 0
     with atomic_write(args.out) as file:
-        train, corpus = open_training(args.train, key="--train"), open_corpus(args.corpus, key="--corpus")
+        train, corpus = open_training(args.train, name="--train"), open_corpus(args.corpus, name="--corpus")
         ranked = {ranking.qid: ranking.docids[: args.depth] for ranking in read_rankings(args.run_file)}
         for row in mined_rows(ranked, train, corpus, args):
             found = len(row["negative_passages"])

@@ -9,6 +9,7 @@ from support.world import WORDS, passage, question, training_row, write_jsonl
 
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
+from dpr_lightning.model.settings import Settings
 
 FINISHED = ("model", "embeddings", "rankings", "evaluation")
 
@@ -259,7 +260,7 @@ def test_search_names_the_missing_shard(refused, finished_run):
 def test_search_refuses_embeddings_of_another_model_or_dimension(
     refused, command, settings, finished_run, tiny_model, tmp_path, other, place
 ):
-    save_bi_encoder(load_bi_encoder(tiny_model, **other), tmp_path / "other")
+    save_bi_encoder(load_bi_encoder(tiny_model, settings=Settings(**other)), tmp_path / "other")
     assert command("encode", *settings, place, f"model_dir={tmp_path}/other", "overwrite=true")[0] == 0
     name = "test.safetensors" if place == "side=query" else "01-of-03.safetensors"
     refused("search", ["overwrite=true"], name, "by different models")

@@ -15,6 +15,7 @@ from dpr_lightning.encoding.stage import ShardEncoder, encode_passages
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
+from dpr_lightning.model.settings import Settings
 from dpr_lightning.retrieval.index_file import open_index
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.stage import search
@@ -27,7 +28,7 @@ QUESTIONS = [question(i) for i in (3, 11, 29)]
 def run_dir(world, tiny_model, tmp_path_factory):
     """An untied model and the embeddings of the small world in 3 shards."""
     folder = tmp_path_factory.mktemp("searcher") / "run"
-    bi_encoder = load_bi_encoder(tiny_model, tied=False)
+    bi_encoder = load_bi_encoder(tiny_model, settings=Settings(tied=False))
     for weight in bi_encoder.query.parameters():
         weight.data += 0.01
     save_bi_encoder(bi_encoder, folder / "model")

@@ -71,6 +71,11 @@ class Embeddings:
             raise self._damaged("the ids", "their offsets are impossible")
         return self._ids
 
+    @property
+    def content_hash(self) -> str:
+        """The XXH3 hash of the checksums of all chunks and of the ids."""
+        return xxhash.xxh3_64_hexdigest(self._checksums.tobytes())
+
     def blocks(self, rows: int, *, keep: bool = False) -> Iterator[NDArray[Any]]:
         """Yield `array` in order as blocks [rows, dim], the last smaller.
 

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import xxhash
-
 from dpr_lightning.embeddings.file import Embeddings, open_embeddings
 from dpr_lightning.embeddings.shards import ShardedEmbeddings
 from dpr_lightning.errors import UserError
@@ -55,7 +53,7 @@ def describe_search(
         passages=passages.data_fingerprint,
         depth=depth if depth < passages.rows else None,
         index=index,
-        embeddings={_name(part.path): _digest(part.checksums.tobytes()) for part in (queries, *passages.shards)},
+        embeddings={_name(part.path): part.content_hash for part in (queries, *passages.shards)},
     )
 
 
@@ -133,7 +131,7 @@ def check_against_embeddings(ranking: Path, provenance: Provenance | None, *, ta
         elif provenance:
             data = provenance.queries if identity.side == "query" else provenance.passages
             problem = "other data" if identity.data_fingerprint != data else ""
-            if provenance.embeddings.get(_name(file)) not in (None, _digest(embeddings.checksums.tobytes())):
+            if provenance.embeddings.get(_name(file)) not in (None, embeddings.content_hash):
                 changed.append(file)
         if problem:
             raise UserError(
@@ -151,7 +149,3 @@ def provenance_file(ranking: Path) -> Path:
 
 def _name(file: Path) -> str:
     return f"{file.parent.name}/{file.name}"
-
-
-def _digest(checksums: bytes) -> str:
-    return xxhash.xxh3_64_hexdigest(checksums)

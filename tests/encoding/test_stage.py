@@ -24,6 +24,7 @@ from dpr_lightning.encoding.stage import ShardEncoder, encode_passages
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.packed import PackedEncoder
+from dpr_lightning.model.settings import Settings
 from dpr_lightning.retrieval.stage import search
 from dpr_lightning.run_dir import RunDir
 
@@ -37,7 +38,7 @@ def corpus(world):
 
 @pytest.fixture(scope="module")
 def bi_encoder(tiny_model):
-    return load_bi_encoder(tiny_model, tied=False, pooling="mean", passage_max_length=16)
+    return load_bi_encoder(tiny_model, settings=Settings(tied=False, pooling="mean", passage_max_length=16))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_embeddings_equal_those_of_each_passage_alone(
 
 
 def test_queries_use_the_query_encoder_and_their_own_length(tiny_model, world, tmp_path):
-    bi_encoder = load_bi_encoder(tiny_model, tied=False, query_max_length=4)
+    bi_encoder = load_bi_encoder(tiny_model, settings=Settings(tied=False, query_max_length=4))
     with torch.no_grad():
         for parameter in bi_encoder.passage.parameters():
             parameter.zero_()
@@ -243,7 +244,7 @@ def test_reduced_precision_does_not_change_the_model(tiny_model, corpus, tmp_pat
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
 def test_a_gpu_gives_the_same_embeddings_and_model(tiny_model, corpus, one_by_one, tmp_path, precision):
-    bi_encoder = load_bi_encoder(tiny_model, tied=False, pooling="mean", passage_max_length=16)
+    bi_encoder = load_bi_encoder(tiny_model, settings=Settings(tied=False, pooling="mean", passage_max_length=16))
     batch = bi_encoder.inputs.pad(bi_encoder.inputs.encode_queries(["a b", "c"]))
     bi_encoder.eval()
     with torch.no_grad():
@@ -263,7 +264,7 @@ def test_a_partial_is_not_continued_with_another_max_length(tiny_model, corpus, 
     encoder(load_bi_encoder(tiny_model), corpus).encode(whole)
     whole.rename(file.with_name("x.safetensors.partial"))
     with pytest.raises(UserError, match="was begun with another model"):
-        encoder(load_bi_encoder(tiny_model, passage_max_length=155), corpus).encode(file)
+        encoder(load_bi_encoder(tiny_model, settings=Settings(passage_max_length=155)), corpus).encode(file)
 
 
 @pytest.mark.slow
