@@ -1,19 +1,6 @@
-"""Merges the rankings of all shards: python reduce.py experiment=nq split=test"""
+"""Merge the rankings of all shards: python reduce.py experiment=nq split=test"""
 
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-from dpr_lightning.launch import command, plain
-
-
-@command
-def reduce(config: DictConfig) -> str:
-    """The shards' rankings of the run in, one ranking out."""
-    from dpr_lightning.retrieval.stage import reduce
-
-    return reduce(Path(config.run_dir) / "rankings", **plain(config, "split", "depth", "format", "overwrite"))
-
+from dpr_lightning.commands.reduce import reduce
 
 if __name__ == "__main__":
     reduce()

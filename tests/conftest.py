@@ -12,8 +12,8 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from support.commands import run_command
-from support.world import ROOT, WORDS, passage, question, settings_of, training_row, write_jsonl
+from support.commands import finish_run, run_command
+from support.world import ROOT, save_tiny_model, settings_of, write_world
 
 sys.path.insert(0, str(ROOT))
 
@@ -31,24 +31,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """The folder of a BERT with 2 layers of 32 units, random weights from a fixed seed, and a word-piece tokenizer."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny-bert")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "initializer_range": 0.2,
-    }
-    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=160, **sizes)
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("tiny-bert"))
 
 
 @pytest.fixture
@@ -65,13 +48,7 @@ def no_dropout_model(tiny_model, tmp_path):
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """Files of the small world: 40 passages, 32 training, 8 dev and 12 test questions, qrels."""
-    folder = tmp_path_factory.mktemp("world")
-    write_jsonl(folder / "corpus.jsonl", [passage(i) for i in range(40)])
-    write_jsonl(folder / "train.jsonl.gz", [training_row(i) for i in range(32)])
-    write_jsonl(folder / "dev.jsonl", [training_row(i) for i in range(32, 40)])
-    write_jsonl(folder / "test.jsonl", [question(i) for i in range(0, 36, 3)])
-    (folder / "test.qrels").write_text("".join(f"q{i} 0 d{i} 1\n" for i in range(0, 36, 3)))
-    return folder
+    return write_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture
@@ -95,10 +72,7 @@ def command(capfd, tmp_path):
 @pytest.fixture(scope="session")
 def _finished_run(world, tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    given = settings_of(world, tiny_model, folder / "run")
-    for name, *more in [("train",), ("encode",), ("encode", "side=query"), ("search",), ("evaluate",)]:
-        assert run_command(name, [*given, *more], folder) == 0
-    return folder / "run"
+    return finish_run(settings_of(world, tiny_model, folder / "run"), folder)
 
 
 @pytest.fixture

@@ -66,3 +66,10 @@ def run_command(name, overrides, folder):
                     logging.getLogger().removeHandler(handler)
                     handler.close()
     return 0
+
+
+def finish_run(settings, folder):
+    """Run all stages, started in `folder`, and return the run folder."""
+    for name, *more in [("train",), ("encode",), ("encode", "side=query"), ("search",), ("evaluate",)]:
+        assert run_command(name, [*settings, *more], folder) == 0
+    return folder / "run"

@@ -55,3 +55,35 @@ def settings_of(world, model, run_dir):
         "depth=20",
         f"run_dir={run_dir}",
     ]
+
+
+def write_world(folder):
+    """Write the files of the small world: 40 passages, 32 training, 8 dev and 12 test questions, qrels."""
+    write_jsonl(folder / "corpus.jsonl", [passage(i) for i in range(40)])
+    write_jsonl(folder / "train.jsonl.gz", [training_row(i) for i in range(32)])
+    write_jsonl(folder / "dev.jsonl", [training_row(i) for i in range(32, 40)])
+    write_jsonl(folder / "test.jsonl", [question(i) for i in range(0, 36, 3)])
+    (folder / "test.qrels").write_text("".join(f"q{i} 0 d{i} 1\n" for i in range(0, 36, 3)))
+    return folder
+
+
+def save_tiny_model(folder):
+    """Save a BERT with 2 layers of 32 units, random weights from a fixed seed, and a word-piece tokenizer."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "initializer_range": 0.2,
+    }
+    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=160, **sizes)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder

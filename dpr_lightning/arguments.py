@@ -1,0 +1,139 @@
+"""From config keys to arguments: which keys a function takes, their types, and errors in terms of keys.
+
+Functions know their argument names only. What is called through `call` reports a mistake under its own name
+(`pooling: …`), and the message that a user reads names the config key (`model.pooling: …`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from dpr_lightning.errors import UserError
+
+T = TypeVar("T")
+Values = Mapping[str, Any]
+_NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a number", type(None): "null"}
+
+
+class Arguments:
+    """The values of a composed config, and the key that each argument came from."""
+
+    def __init__(self, values: Values) -> None:
+        """Take the config as plain Python objects."""
+        self.values = values
+        self._keys: dict[str, str] = {}
+
+    def call(self, target: Callable[..., T], *groups: str, keys: Mapping[str, str] | None = None, **given: Any) -> T:
+        """Call `target` with the config values that its signature names.
+
+        Args:
+            target: A function or class with keyword arguments and type hints.
+            groups: Dotted groups in which a parameter's key is looked up, in this order; `""` is the top level.
+            keys: Config keys of parameters that have another name there.
+            given: Arguments that are not looked up.
+
+        Raises:
+            UserError: A value has the wrong type, or `target` refuses it. The message names the config key.
+        """
+        keys = dict(keys or {})
+        for name in inspect.signature(target).parameters:
+            for group in groups:
+                if name not in keys and name not in given and name in (self.select(group) or {}):
+                    keys[name] = f"{group}.{name}" if group else name
+        hints = _type_hints(target)
+        self._keys |= keys
+        arguments = {name: self.select(key) for name, key in keys.items() if name not in given}
+        for name, value in arguments.items():
+            check_type(value, hints.get(name, Any), keys[name])
+        with self.named(keys):
+            return target(**arguments, **given)
+
+    def select(self, key: str) -> Any:
+        """Return the value under a dotted key, or None if it does not exist; `""` is the whole config."""
+        value: Any = self.values
+        for part in filter(None, key.split(".")):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+    @contextlib.contextmanager
+    def named(self, keys: Mapping[str, str]) -> Iterator[None]:
+        """Replace argument names by config keys in the message of a UserError."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(with_keys(str(error), keys)) from error.__cause__
+
+    def message(self, error: Exception) -> str:
+        """Return the message of an error, with the key of every argument of any earlier call."""
+        return with_keys(str(error), self._keys)
+
+
+def with_keys(message: str, keys: Mapping[str, str]) -> str:
+    """Replace the argument that a message starts with, and those in backticks, by their config keys."""
+
+    def key(match: re.Match[str]) -> str:
+        return keys[match[1]] + match[2] if match[1] in keys else match[0]
+
+    message = re.sub(r"^(\w+)((?:\.[\w-]+)*)(?=: )", key, message)
+    return re.sub(r"`(\w+)((?:\.[\w-]+)*)`", key, message)
+
+
+def check_type(value: Any, hint: Any, key: str) -> None:
+    """Raise UserError if a config value does not have the type of a hint; classes of other kinds pass."""
+    if not _matches(value, hint):
+        wanted = " or ".join(dict.fromkeys(_describe(option) for option in _options(hint)))
+        raise UserError(f"{key}: {value!r} is not {wanted}. Correct {key}.")
+
+
+def check_types(values: Values, target: Callable[..., Any], group: str) -> None:
+    """Raise UserError unless the values of a group have the types of the parameters of `target`."""
+    hints = _type_hints(target)
+    for name in hints.keys() & values.keys():
+        check_type(values[name], hints[name], f"{group}.{name}")
+
+
+def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    with contextlib.suppress(NameError):  # a type that is imported for type checkers alone
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    return {}
+
+
+def _options(hint: Any) -> Sequence[Any]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    options = _options(hint)
+    if len(options) > 1:
+        return any(_matches(value, option) for option in options)
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    if kind in (str, bool, int, type(None)):
+        return type(value) is kind
+    if kind is float:
+        return type(value) in (float, int)
+    if kind is Path:
+        return type(value) is str
+    if kind is Literal:
+        return value in arguments
+    if inspect.isclass(kind) and issubclass(kind, Mapping):
+        return isinstance(value, Mapping) and all(_matches(item, arguments[1]) for item in value.values() if arguments)
+    if inspect.isclass(kind) and issubclass(kind, Sequence):
+        return isinstance(value, list) and all(_matches(item, arguments[0]) for item in value if arguments)
+    return True  # Any, or a class that the config describes with `_target_`
+
+
+def _describe(hint: Any) -> str:
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    if kind is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if inspect.isclass(kind) and issubclass(kind, Mapping):
+        return "a group of keys"
+    if inspect.isclass(kind) and issubclass(kind, Sequence) and kind is not str:
+        return "a list"
+    return _NAMES.get(kind, "text")

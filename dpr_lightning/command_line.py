@@ -1,0 +1,69 @@
+"""The command line as Hydra's grammar wants it, whatever characters a user's paths and names hold."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from dpr_lightning.errors import UserError
+
+_MULTIRUN = ("-m", "--multirun")
+_TEXT_KEYS = re.compile(
+    r"\+{0,2}(?:name|run_dir|model_dir|run_file|split|index|data\.(?:train|dev|corpus)|data\.(?:queries|qrels)\.[^=]+|"
+    r"model\.(?:name_or_path|separator))"
+)
+_GRAMMAR = re.compile(r"""null|'.*'|".*"|\[.*\]|(?:choice|glob|range|shuffle|sort)\(.*\)|.*\$\{.*""", re.DOTALL)
+
+
+def hydra_words(words: list[str]) -> list[str]:
+    """Return the command line in Hydra's grammar.
+
+    `-m` may stand anywhere, `data.queries` and `data.qrels` take splits of any name, and keys whose values are text
+    take any characters. In a sweep, the name of a job is made of what varies alone (and of `experiment` only where it
+    does not name the run folder).
+
+    Raises:
+        UserError: A value that Hydra cannot read; the message names the key.
+    """
+    sweep = any(word in _MULTIRUN for word in words)
+    words = [_quote_text(word, sweep) for word in words]
+    words = [re.sub(r"^(data\.(?:queries|qrels)\.)", r"++\1", word) for word in words]
+    overrides = [_parse(word) for word in words if "=" in word and not word.startswith("-")]
+    if not sweep:
+        return words
+    if any(word.startswith("hydra/launcher=slurm") for word in words) and not shutil.which("srun"):
+        raise UserError("hydra/launcher: there is no SLURM here (no srun). Leave it out, or start this where SLURM is.")
+    fixed = {override.key_or_group for override in overrides if not override.is_sweep_override()} | {"overwrite"}
+    if "run_dir" not in fixed:
+        fixed.add("experiment")
+    rest = [word for word in words if word not in _MULTIRUN]
+    return ["-m", *rest, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(fixed))}]"]
+
+
+def quoted(text: str) -> str:
+    """Return text as the value of an override, whatever characters it holds."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f"'{escaped}'"
+
+
+def _quote_text(word: str, sweep: bool) -> str:
+    key, equals, value = word.partition("=")
+    if not (equals and value and _TEXT_KEYS.fullmatch(key)) or _GRAMMAR.fullmatch(value):
+        return word
+    parts = value.split(",") if sweep and not key.endswith("index") else [value]
+    return f"{key}={','.join(part if _GRAMMAR.fullmatch(part) else quoted(part) for part in parts)}"
+
+
+def _parse(word: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        key, _, value = word.partition("=")
+        raise UserError(
+            f"{key}: {value!r} is not a value that Hydra can read. Put it in two pairs of quotes: \"{key}='…'\"."
+        ) from error

@@ -1,0 +1,34 @@
+"""Measure how often a ranking holds an answer."""
+
+from pathlib import Path
+
+from dpr_lightning.launch import Config, command
+from dpr_lightning.run_dir import RunDir
+
+
+@command
+def evaluate(config: Config) -> str:
+    """Write the metrics of a ranking and a line per question, and return them as a table."""
+    from dpr_lightning.data.sources import open_corpus, open_queries
+    from dpr_lightning.evaluation import stage
+    from dpr_lightning.evaluation.table import accuracy_table
+
+    run, split = RunDir(Path(config["run_dir"])), config["split"]
+    queries = config.call(open_queries, "data", keys={"files": f"data.queries.{split}"}, name="files")
+    corpus = config.call(open_corpus, "data", keys={"files": "data.corpus"}, name="files")
+    evaluation = config.call(
+        stage.evaluate,
+        "data",
+        "",
+        run_file=config["run_file"] or run.ranking(split, config["format"]),
+        queries=queries,
+        corpus=corpus,
+        folder=run.evaluation(split),
+        keys={"qrels_file": f"data.qrels.{split}"},
+    )
+    table = accuracy_table(config["name"], evaluation.metrics, config["data.published"])
+    return f"{table}\n{evaluation.summary}"
+
+
+if __name__ == "__main__":
+    evaluate()

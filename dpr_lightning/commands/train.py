@@ -1,0 +1,39 @@
+"""Train a bi-encoder."""
+
+from dpr_lightning.launch import Config, command, config_errors, explicit_keys, keep_settings, training_run_dir
+from dpr_lightning.run_dir import RunDir
+
+
+@command
+def train(config: Config) -> str:
+    """Train a bi-encoder into RUN/model, or continue an interrupted training."""
+    from pytorch_lightning import seed_everything
+
+    from dpr_lightning.data.datamodule import RetrievalDataModule
+    from dpr_lightning.model.bi_encoder import load_bi_encoder
+    from dpr_lightning.training.fit import fit, make_module, make_trainer, prepare_run
+
+    run = RunDir(training_run_dir(config))
+    with config_errors("seed"):
+        config.call(seed_everything, "", verbose=False)
+    bi_encoder = config.call(load_bi_encoder, "model", explicit=explicit_keys("model"))
+    data = config.call(RetrievalDataModule, "data", "", inputs=bi_encoder.inputs)
+    parts = {key: config.instantiate(key) for key in ("loss", "optimizer", "scheduler")}
+    module = config.call(make_module, "grad_cache", "trainer", bi_encoder=bi_encoder, **parts)
+    trainer = config.call(
+        make_trainer,
+        "checkpoint",
+        "",
+        configured=config.instantiate("trainer"),
+        module=module,
+        data=data,
+        run=run,
+        loggers=[config.instantiate(f"logger.{name}") for name in config["logger"]],
+    )
+    config.call(prepare_run, "", run=run)  # this late, so that a mistake removes nothing
+    keep_settings(config, run.training_config)
+    return fit(trainer, module, data, run=run)
+
+
+if __name__ == "__main__":
+    train()

@@ -1,0 +1,60 @@
+"""The command line: any text reaches the command as it was typed, other words stay as Hydra reads them."""
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dpr_lightning.command_line import hydra_words, quoted
+from dpr_lightning.errors import UserError
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+def value_of(word):
+    value = OverridesParser.create().parse_override(word).value()
+    return value.text if isinstance(value, QuotedString) else value
+
+
+@given(TEXT)
+@example("it's")
+@example("a\\")
+@example("a\\'b\\")
+def test_quoted_text_is_read_back(text):
+    assert value_of(f"key={quoted(text)}") == text
+
+
+@pytest.mark.parametrize("key", ["run_dir", "split", "data.corpus", "data.queries.test", "model.name_or_path"])
+@pytest.mark.parametrize(
+    "text", ["runs/it's", "/a/epoch=3/x", "2019", "true", "1e5", "a b", "[a].jsonl", "日本/ü", "a,b"]
+)
+def test_text_keys_take_any_characters(key, text):
+    (word,) = hydra_words([f"{key}={text}"])
+    assert value_of(word) == text
+
+
+@pytest.mark.parametrize("value", ["null", "[a.jsonl,b.jsonl]", "'quoted already'", '"so too"', "${name}"])
+def test_values_in_hydra_s_grammar_stay(value):
+    assert hydra_words([f"data.train={value}"]) == [f"data.train={value}"]
+
+
+def test_splits_of_any_name_are_added():
+    assert hydra_words(["data.qrels.mine=a.qrels"]) == ["++data.qrels.mine='a.qrels'"]
+
+
+def test_a_sweep_names_its_jobs_after_what_varies():
+    words = hydra_words(["seed=1,2", "-m", "run_dir=it's", "split=2019,dev"])
+    assert words[:4] == ["-m", "seed=1,2", r"run_dir='it\'s'", "split='2019','dev'"]
+    assert words[4].endswith("exclude_keys=[experiment,overwrite,run_dir]") or "run_dir" in words[4]
+
+
+def test_an_index_with_commas_is_one_value_in_a_sweep():
+    assert hydra_words(["-m", "index=HNSW32,Flat"])[1] == "index='HNSW32,Flat'"
+
+
+@pytest.mark.parametrize("word", ["data.train=[it's]", "topk=[1,5", "optimizer.lr=a=b:", "seed='1"])
+def test_a_value_that_hydra_cannot_read_is_named(word):
+    with pytest.raises(UserError, match="is not a value that Hydra can read") as caught:
+        hydra_words([word])
+    assert str(caught.value).startswith(word.partition("=")[0] + ": ")
