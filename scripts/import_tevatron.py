@@ -9,11 +9,9 @@ must have its embedding. Tevatron's folder does not tell lengths and separator: 
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no report of the pooler that is left out
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

@@ -140,7 +140,9 @@ def load_transformer(name_or_path: str | Path, *, gradient_checkpointing: bool =
             f"model.name_or_path: {name_or_path} lacks the weights {', '.join(missing[:5])}. Fetch the model again."
         )
     if gradient_checkpointing:
-        transformer.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        renamed = hasattr(transformer, "activation_checkpointing_enable")  # in transformers 5.24
+        enable = transformer.activation_checkpointing_enable if renamed else transformer.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     transformer.train()
     result: PreTrainedModel = transformer
     return result
