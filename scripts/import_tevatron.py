@@ -10,11 +10,9 @@ its training.
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # do not report that the pooler is left out
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

@@ -10,11 +10,8 @@ so are the scores of a teacher.
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dpr_lightning.data.sources import Source, open_corpus, open_training
 from dpr_lightning.errors import UserError, check_positive, report_user_errors
@@ -63,10 +60,10 @@ def mine(args: argparse.Namespace) -> str:
         train, corpus = open_training(args.train, name="--train"), open_corpus(args.corpus, name="--corpus")
         ranked = {ranking.qid: ranking.docids[: args.depth] for ranking in read_rankings(args.run_file)}
         for row in mined_rows(ranked, train, corpus, args):
-            found = len(row["negative_passages"])
-            if found:
+            mined = len(row["negative_passages"])
+            if mined:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            kept, dropped, negatives = kept + bool(found), dropped + (not found), negatives + found
+            kept, dropped, negatives = kept + bool(mined), dropped + (not mined), negatives + mined
         if not kept:
             raise UserError(f"{args.run_file}: no question got a negative. Search deeper, or raise --depth.")
     each = f"{negatives:,} negatives ({negatives / kept:.1f} each)"

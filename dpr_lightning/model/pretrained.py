@@ -52,7 +52,11 @@ def load_transformer(name_or_path: str, *, gradient_checkpointing: bool = False)
             f"name_or_path: {name_or_path} lacks the weights {', '.join(missing[:5])}. Fetch the model again."
         )
     if gradient_checkpointing:
-        transformer.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        is_renamed = hasattr(transformer, "activation_checkpointing_enable")  # by transformers 5.24
+        enable = (
+            transformer.activation_checkpointing_enable if is_renamed else transformer.gradient_checkpointing_enable
+        )
+        enable({"use_reentrant": False})
     transformer.train()
     return transformer
 
