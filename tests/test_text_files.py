@@ -20,7 +20,7 @@ VARIANTS = {
     "CRLF": lambda data: data.replace(b"\n", b"\r\n"),
     "no last line end": lambda data: data.removesuffix(b"\n"),
     "gzip": gzip.compress,
-    "gzip, several members": lambda data: gzip.compress(data[:7]) + gzip.compress(data[7:]),
+    "gzip, several members": lambda data: gzip.compress(data[:7], mtime=0) + gzip.compress(data[7:]),
     "concatenated": lambda data: b"".join(BOM + line for line in data.splitlines(keepends=True)),
     "all": lambda data: gzip.compress(BOM + data.replace(b"\n", b"\r\n")),
 }
@@ -63,7 +63,7 @@ def test_every_reader_takes_every_variant(tmp_path, reader, variant):
         ("q0 0 d0 1\n".encode("utf-16"), "line 1: not UTF-8 text"),
         (gzip.compress(b"".join(b"q%d 0 d0 1\n" % i for i in range(1000)))[:-9], "damaged gzip data"),
         (gzip.compress(bytes(range(255, 127, -1)) * 99), "line 1: not UTF-8 text"),
-        (gzip.compress(b"q0 0 d0 1\n") + b"rubbish", "damaged gzip data"),
+        (gzip.compress(b"q0 0 d0 1\n", mtime=0) + b"rubbish", "damaged gzip data"),
         (b"\x1f\x8b\x08", "damaged gzip data"),
         (b"\x7fELF\x02\x01\x01\x1b[2J\x00\x07", "line 1"),
         (b"PK\x03\x04" + bytes(range(32)) * 9, "line 1"),
