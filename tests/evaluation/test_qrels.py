@@ -163,3 +163,8 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "latin").write_bytes(b"q1 0 d\xe9 1\n")
     with pytest.raises(UserError, match="latin, line 1"):
         read_qrels(tmp_path / "latin")
+
+
+def test_judged_questions_that_the_rankings_lack_count_zero():
+    result = judged({"q": {"d": 1}}, {"other": ["d"]}, qids=["q", "other"])
+    assert (result.values, result.questions) == ({"Success@1": 0, "RR": 0, "nDCG@10": 0}, 1)
