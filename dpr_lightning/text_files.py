@@ -31,7 +31,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.removesuffix(b"\n").removesuffix(b"\r").decode().removeprefix(BYTE_ORDER_MARK)
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{path}, line {number}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file."
+                f"{path}, line {number}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file to UTF-8."
             ) from error
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(

@@ -149,7 +149,7 @@ def test_a_path_without_data_is_named(refused, tmp_path, pattern, words):
 def test_a_cut_compressed_file_is_named(refused, tmp_path):
     file = write_jsonl(tmp_path / "rows.jsonl.gz", [training_row(i) for i in range(32)])
     file.write_bytes(file.read_bytes()[:-20])
-    refused("train", [f"data.train={file}"], str(file), "cannot be read further")
+    refused("train", [f"data.train={file}"], str(file), "damaged gzip data")
 
 
 def test_rows_without_hard_negatives_train_with_passages_of_other_rows(command, settings, tmp_path):

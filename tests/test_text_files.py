@@ -117,8 +117,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n")
 @given(lines=st.lists(TEXT.filter(lambda line: not line.startswith("\ufeff") and not line.endswith("\r"))))
 def test_lines_end_at_line_feeds_only(tmp_path_factory, lines):
     file = tmp_path_factory.getbasetemp() / "lines.txt"
-    file.write_bytes("".join(line + "\n" for line in lines).encode())
-    assert list(read_lines(file)) == list(enumerate(lines, 1))
+    for end in ("\n", "\r\n"):
+        file.write_bytes("".join(line + end for line in lines).encode())
+        assert list(read_lines(file)) == list(enumerate(lines, 1))
 
 
 @given(st.text(max_size=200))

@@ -102,7 +102,8 @@ def test_rows_are_line_numbers_and_blank_lines_count_for_nothing(tmp_path):
 def test_a_malformed_line_is_named(tmp_path, name, line, problem):
     file, content = tmp_path / name, b'{"a": 1}\n' * 2 + line + b"\n" + b'{"a": 1}\n'
     file.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    assert message_of(read_records, file) == f"{file}, row 3: {problem}"
+    unit = "line" if "UTF-8" in problem else "row"
+    assert message_of(read_records, file) == f"{file}, {unit} 3: {problem}"
 
 
 def noise(rows):
@@ -115,9 +116,7 @@ def test_a_gzip_file_cut_short_is_named_with_the_last_row_read(tmp_path):
     cut = tmp_path / "cut.jsonl.gz"
     cut.write_bytes(whole[: len(whole) // 2])
     message = message_of(read_records, cut)
-    found = re.fullmatch(
-        rf"{cut}, after row (\d+): cannot be read further \((.*)\)\. Fetch or write the file again\.", message
-    )
+    found = re.fullmatch(rf"{cut}, after line (\d+): damaged gzip data \((.*)\)\. Fetch the file again\.", message)
     assert found, message
     assert 0 < int(found[1]) < 300
     assert found[2] == "Compressed file ended before the end-of-stream marker was reached"
@@ -129,7 +128,7 @@ def test_a_damaged_gzip_file_is_named(tmp_path, place):
     damaged[place] ^= 0xFF
     file = tmp_path / "damaged.jsonl.gz"
     file.write_bytes(damaged)
-    assert re.match(rf"{file}, (after )?row \d+: ", message_of(read_records, file))
+    assert re.match(rf"{file}, (after )?line \d+: ", message_of(read_records, file))
 
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.jsonl.gz"])
@@ -146,7 +145,7 @@ def test_compression_is_told_by_content_and_marks_are_skipped(tmp_path, name, co
 def test_utf16_text_is_named(tmp_path):
     file = tmp_path / "c.jsonl"
     file.write_bytes('{"a": 1}\n'.encode("utf-16"))
-    assert "row 1: not UTF-8 text (invalid start byte at byte 0)" in message_of(read_records, file)
+    assert "line 1: not UTF-8 text (invalid start byte at byte 0)" in message_of(read_records, file)
 
 
 def test_a_deeply_nested_line_is_named(tmp_path):
