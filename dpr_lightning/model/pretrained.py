@@ -123,6 +123,6 @@ def errors_about(name_or_path: str, files: str) -> Iterator[None]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return another library's message as text that can stand in brackets within ours."""
+    """Return another library's message as text to put in brackets within ours."""
     text = str(error) if isinstance(error, OSError | RuntimeError) or type(error) is ValueError else repr(error)
     return textwrap.shorten(text.replace("`", "'"), 300, placeholder=" …").rstrip(".")

@@ -43,7 +43,7 @@ def refusal(folder, **arguments):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """The files of a folder of ours, and the folder."""
+    """A folder that we saved, and the content of its files."""
     folder = tmp_path_factory.mktemp("saved") / "model"
     base = save_model(tmp_path_factory.mktemp("base"))
     save_bi_encoder(load_model(base, projection_dim=4, passage_max_length=24), folder)
@@ -212,7 +212,7 @@ class Tokenizer(BertTokenizerFast):
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("model_type", ["harm", "bert"])
-def test_code_in_a_folder_does_not_run_whatever_is_on_stdin(tmp_path, file, model_type):
+def test_code_in_a_folder_never_runs(tmp_path, file, model_type):
     folder, marker = save_model(tmp_path / "model"), tmp_path / "marker"
     (folder / "code.py").write_text(CODE.format(marker=str(marker)))
     described = json.loads((folder / file).read_text())
