@@ -112,6 +112,13 @@ def test_any_value_may_be_nonsense(saved, data, name, new, delete):
     load_or_refuse(saved, name, json.dumps(changed(content, path, new, delete)).encode())
 
 
+@pytest.mark.parametrize("key", ["num_hidden_layers", "vocab_size", "hidden_size", "max_position_embeddings"])
+def test_a_huge_size_is_refused_at_once(saved, key):
+    for size in (1 << 20, 1 << 40, 1 << 70):
+        config = json.loads(saved[1]["config.json"]) | {key: size}
+        assert "config.json" in load_or_refuse(saved, "config.json", json.dumps(config).encode())
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_missing_file_is_an_error(saved, tmp_path, name):
     folder = shutil.copytree(saved[0], tmp_path / "model")
