@@ -24,6 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.command_line import hydra_words, quoted
 from dpr_lightning.errors import UserError, report_user_errors
+from dpr_lightning.files import atomic_write
+from dpr_lightning.run_dir import RunDir
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
@@ -59,6 +61,7 @@ class Config(Arguments):
         """
         values = {**self.select(key), **given}
         keys = {name: f"{key}.{name}" for name in values}
+        self._keys = {**keys, **self._keys}
         with config_errors(key), self.named(keys):
             check_types(values, get_object(values["_target_"]), key)
             instance = instantiate({**self.select(key)}, **given, _convert_="all")
@@ -156,26 +159,19 @@ def training_run_dir(config: Config) -> Path:
     return folder
 
 
-def keep_settings(config: Config, file: Path) -> None:
-    """Write the config of a training to `file`.
+def save_training_config(config: Config, run: RunDir) -> None:
+    """Write the config of a training into its run folder.
 
     Raises:
-        UserError: The folder holds checkpoints of a training with other settings, which this one would continue.
+        UserError: The folder has checkpoints of a training whose result other settings would change.
     """
-    if file.exists() and any(file.parent.glob("checkpoints/step-*.ckpt")):
-        began: Any = OmegaConf.to_container(OmegaConf.load(file))
-        for group in ("data", "model", "loss", "optimizer", "scheduler", "grad_cache", "seed"):
-            if _without_workers(began.get(group)) != _without_workers(config[group]):
-                raise UserError(
-                    f"{group}: is not as in {file}, with which the unfinished training there began. "
-                    "Give the same settings, set overwrite=true to begin anew, or choose another run_dir."
-                )
-    OmegaConf.save(config.values, file)
+    from dpr_lightning.training.resume_settings import check_resume_settings
 
-
-def _without_workers(group: Any) -> Any:
-    """A group less `num_workers`, which does not change what is trained."""
-    return {key: value for key, value in group.items() if key != "num_workers"} if isinstance(group, dict) else group
+    if run.training_config.exists() and any(run.checkpoints.glob("step-*.ckpt")):
+        saved: Any = OmegaConf.to_container(OmegaConf.load(run.training_config))
+        check_resume_settings(saved, config.values, run.training_config)
+    with atomic_write(run.training_config) as file:
+        OmegaConf.save(OmegaConf.create(dict(config.values)), file)
 
 
 def _check_keys(config: Config) -> None:

@@ -38,6 +38,11 @@ class RunDir:
         return self.train / "checkpoints"
 
     @property
+    def best_weights(self) -> Path:
+        """The weights of the best validation so far."""
+        return self.checkpoints / "best.safetensors"
+
+    @property
     def training_config(self) -> Path:
         """The settings of the training."""
         return self.train / "config.yaml"

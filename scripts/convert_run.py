@@ -2,8 +2,8 @@
 
     python scripts/convert_run.py IN OUT --to trec|text|msmarco [--from-msmarco] [--tag NAME] [--overwrite]
 
-The number of columns distinguishes TREC from text. MS MARCO's format looks like text, so it needs --from-msmarco. It has
-no scores: each passage gets 1 / rank.
+The number of columns distinguishes TREC from text. MS MARCO's format looks like text, so it needs --from-msmarco. It
+has no scores: each passage gets 1 / rank.
 """
 
 import argparse

@@ -9,6 +9,7 @@ from support.world import WORDS, passage, question, training_row, write_jsonl
 
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
+from dpr_lightning.model.settings import Settings
 
 FINISHED = ("model", "embeddings", "rankings", "evaluation")
 
@@ -66,8 +67,8 @@ CONFIG_MISTAKES = [
     ("scheduler.warmup=abc", "scheduler.warmup: 'abc' is not a number"),
     ("grad_cache.query_chunk_size=4", "grad_cache: only one chunk size is set"),
     ("grad_cache={query_chunk_size:4,passage_chunk_size:x}", "grad_cache.passage_chunk_size: 'x' "),
-    ("trainer.gradient_clip_val=-1.0", "trainer.gradient_clip_val: -1.0 is no norm"),
-    ("trainer.gradient_clip_val=abc", "trainer.gradient_clip_val: 'abc' is no norm"),
+    ("trainer.gradient_clip_val=-1.0", "trainer.gradient_clip_val: -1.0 is not a norm"),
+    ("trainer.gradient_clip_val=abc", "trainer.gradient_clip_val: 'abc' is not a norm"),
     ("checkpoint.every_n_steps=0", "checkpoint.every_n_steps: 0 "),
     ("trainer.max_epochs=abc", "trainer.max_epochs: 'abc' is not a whole number or null"),
     ("trainer.max_epochs=-3", "trainer: ", "max_epochs", "-3"),
@@ -233,8 +234,8 @@ SEARCH_MISTAKES = [
     (["memory=lots"], "memory: 'lots' "),
     (["format=xml"], "format: 'xml' is not possible"),
     (["shard=3"], "shard: 3 does not exist"),
-    (["shard=1", "num_shards=4"], "01-of-04.safetensors is not there"),
-    (["split=dev"], "dev.safetensors is not there. Make it with encode.py"),
+    (["shard=1", "num_shards=4"], "01-of-04.safetensors does not exist"),
+    (["split=dev"], "dev.safetensors does not exist. Make it with encode.py"),
 ]
 
 
@@ -259,7 +260,7 @@ def test_search_names_the_missing_shard(refused, finished_run):
 def test_search_refuses_embeddings_of_another_model_or_dimension(
     refused, command, settings, finished_run, tiny_model, tmp_path, other, place
 ):
-    save_bi_encoder(load_bi_encoder(tiny_model, **other), tmp_path / "other")
+    save_bi_encoder(load_bi_encoder(tiny_model, settings=Settings(**other)), tmp_path / "other")
     assert command("encode", *settings, place, f"model_dir={tmp_path}/other", "overwrite=true")[0] == 0
     name = "test.safetensors" if place == "side=query" else "01-of-03.safetensors"
     refused("search", ["overwrite=true"], name, "by different models")
@@ -289,7 +290,7 @@ def test_an_embedding_file_cut_short_is_named(refused, finished_run):
     file = finished_run / "embeddings" / "passage" / "01-of-03.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-5])
-    refused("search", ["overwrite=true"], f"{file} has {len(content) - 5:,} bytes where {len(content):,} belong")
+    refused("search", ["overwrite=true"], f"{file} has {len(content) - 5:,} bytes, not {len(content):,}")
 
 
 def test_a_depth_beyond_the_corpus_gives_the_whole_corpus(command, settings, finished_run):
@@ -312,7 +313,7 @@ def shard_rankings(command, settings, finished_run):
 def test_reduce_names_what_is_wrong(refused, shard_rankings):
     refused("reduce", ["depth=0"], "depth: 0 ")
     refused("reduce", ["format=xml"], "format: 'xml' is not possible")
-    refused("reduce", ["split=dev"], "rankings/dev", "holds no shards")
+    refused("reduce", ["split=dev"], "rankings/dev", "has no shards")
     first = shard_rankings / "00-of-03.trec"
     second = shard_rankings / "01-of-03.trec"
     kept = second.read_text()
@@ -334,7 +335,7 @@ EVALUATION_MISTAKES = [
     (["data.answers=fuzzy"], "data.answers: 'fuzzy' is not possible. Set data.answers to one of: string, regex"),
     (["data.match_title=title"], "data.match_title: 'title' is not true or false"),
     (["data.qrels.test=/nowhere.qrels"], "data.qrels: there is no file /nowhere.qrels"),
-    (["run_file=/nowhere.trec"], "/nowhere.trec is not there"),
+    (["run_file=/nowhere.trec"], "/nowhere.trec does not exist"),
     (["run_file=null"], "run_file: None is not text"),
     (["split=dev"], "data.queries.dev is not set"),
 ]
@@ -382,21 +383,35 @@ def test_questions_without_answers_are_named(refused, finished_run, tmp_path):
         "evaluate",
         ["overwrite=true", f"data.queries.test={file}"],
         "data.queries",
-        "question q6 (1 in all) has no answers",
+        "question q6 (the first of 1) has no answers",
     )
     for row in rows:
         row.pop("answers", None)
     write_jsonl(file, rows)
     overrides = ["overwrite=true", f"data.queries.test={file}", "data.qrels.test=null"]
-    refused("evaluate", overrides, "data.queries", "question q0 (12 in all) has no answers")
+    refused("evaluate", overrides, "data.queries", "question q0 (the first of 12) has no answers")
 
 
-def test_an_answer_that_is_no_regular_expression_is_named(refused, finished_run, tmp_path):
+def test_an_invalid_regular_expression_is_named_and_matches_nothing(command, settings, finished_run, tmp_path):
     rows = [question(i) for i in range(0, 36, 3)]
     rows[1]["answers"] = [f"({WORDS[0]}"]
     file = write_jsonl(tmp_path / "queries.jsonl", rows)
     overrides = ["overwrite=true", f"data.queries.test={file}", "data.answers=regex"]
-    refused("evaluate", overrides, "data.queries", repr(f"({WORDS[0]}"), "question q3", "no regular expression")
+    code, out, err = command("evaluate", *settings, *overrides)
+    assert (code, err) == (0, "")
+    assert f"1 answers can never match: {f'({WORDS[0]}'!r} of question q3 is not a regular expression" in out
+    metrics = json.loads((finished_run / "evaluation" / "test" / "metrics.json").read_text())
+    assert metrics["invalid_answers"]["count"] == 1
+    assert metrics["invalid_answers"]["first"][0]["qid"] == "q3"
+
+
+def test_cutoffs_beyond_the_rankings_are_left_out_in_one_line(command, settings, finished_run):
+    code, out, err = command("evaluate", *settings, "overwrite=true", "topk=[1,20,30]")
+    assert (code, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if "left out" in line]
+    assert "top-30 (" in line
+    metrics = json.loads((finished_run / "evaluation" / "test" / "metrics.json").read_text())
+    assert set(metrics["accuracy"]) == {"1", "20"}
 
 
 def test_a_finished_stage_is_not_made_again_without_overwrite(refused, finished_run, shard_rankings):

@@ -154,7 +154,6 @@ def test_the_published_recipe_on_four_gpus():
     )
     assert recipe["data"]["train"] == "hf://datasets/Tevatron/wikipedia-nq/nq-train.jsonl.gz"
     assert recipe["model"] == {
-        "_target_": "dpr_lightning.model.bi_encoder.load_bi_encoder",
         "name_or_path": "bert-base-uncased",
         "lora": None,
         "tied": True,

@@ -1,7 +1,8 @@
-"""Resume points: written whole, checked when read, bounded in number."""
+"""Checkpoints: written atomically, checked when read, bounded in number."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import xxhash
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dpr_lightning.errors import check_positive
-from dpr_lightning.files import flush_to_disk
+from dpr_lightning.files import atomic_path, atomic_write, file_hash
+from dpr_lightning.training.write_errors import write_errors
 
 _log = logging.getLogger(__name__)
 LAST = "last.ckpt"
@@ -23,70 +26,87 @@ LAST = "last.ckpt"
 class Checkpoints(pl.Callback):
     """Writes `step-N.ckpt` every `every_n_steps` steps and at the end of each epoch, and keeps the newest few.
 
-    A file gets its name when it is complete; beside it stands its hash. `last.ckpt` is another name of the newest.
+    A file takes its name when it is complete; `step-N.xxh3` is its hash. `last.ckpt` is a hard link to the newest.
     """
 
-    def __init__(self, folder: str | Path, *, every_n_steps: int = 20_000, keep_last: int = 2) -> None:
-        """Raises UserError for numbers below 1."""
-        check_positive(every_n_steps, "checkpoint.every_n_steps")
-        check_positive(keep_last, "checkpoint.keep_last")
-        self.folder, self.every_n_steps, self.keep_last = Path(folder), every_n_steps, keep_last
+    def __init__(self, folder: Path, *, every_n_steps: int = 20_000, keep_last: int = 2) -> None:
+        """Raise UserError for numbers below 1."""
+        check_positive(every_n_steps, "every_n_steps")
+        check_positive(keep_last, "keep_last")
+        self.folder, self.every_n_steps, self.keep_last = folder, every_n_steps, keep_last
         self._last_step = -1
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write checkpoints to their folder directly."""
+        trainer.strategy.checkpoint_io = _CheckpointIO()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Treat SIGUSR1, with which SLURM announces the time limit, as SIGTERM."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves when `every_n_steps` optimizer steps have passed; where a validation follows, after it.
+        """Save every `every_n_steps` optimizer steps.
 
-        Resumed from a point before its validation, Lightning would leave the validation out.
+        If validation is due, save after it, because Lightning would skip it on resume.
         """
         if self._is_due(trainer) and not _is_before_validation(trainer, batch_idx):
             self.save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves what was put off until after the validation."""
+        """Save the checkpoint that was due before the validation."""
         if not trainer.sanity_checking and self._is_due(trainer):
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves at the end of an epoch."""
+        """Save at the end of an epoch."""
         if trainer.global_step != self._last_step:
             self.save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Saves when SIGTERM ends the training, which Lightning lets happen between two steps."""
+        """Save when SIGTERM ends the training; Lightning raises it between two steps."""
         if isinstance(exception, SIGTERMException) and trainer.global_step != self._last_step:
             self.save(trainer)
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Treats SIGUSR1, by which SLURM announces the time limit, as SIGTERM."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-
     def _is_due(self, trainer: pl.Trainer) -> bool:
-        """Whether to save at this step within an epoch; its last step is saved when the epoch has ended."""
+        """Return whether to save now within an epoch; the last step of an epoch is saved at its end."""
         is_new = trainer.global_step != self._last_step
         return is_new and trainer.global_step % self.every_n_steps == 0 and not trainer.is_last_batch
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Writes a resume point now; every process must call it."""
+        """Write a checkpoint now; every process must call this.
+
+        Raises:
+            UserError: The file cannot be written, for instance because the disk is full.
+        """
         self._last_step = trainer.global_step
         final = self.folder / f"step-{trainer.global_step:08d}.ckpt"
-        temporary = final.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            with temporary.open("rb+") as file:
-                flush_to_disk(file)
-            _hash_file(final).write_text(_hash(temporary))
-            temporary.replace(final)
-            link = self.folder / f"{LAST}.tmp"
-            link.unlink(missing_ok=True)
-            os.link(final, link)
-            link.replace(self.folder / LAST)
+        writes = trainer.is_global_zero  # the other processes take part and write nothing
+        with write_errors(final), atomic_path(final) if writes else contextlib.nullcontext(final) as temporary:
+            trainer.save_checkpoint(temporary)
+            if writes:
+                with atomic_write(_hash_file(final)) as file:
+                    file.write(file_hash(temporary))
+        if writes:
+            with atomic_path(self.folder / LAST) as link:
+                link.hardlink_to(final)
             for old in _newest_first(self.folder)[self.keep_last :]:
                 old.unlink()
                 _hash_file(old).unlink(missing_ok=True)
-        trainer.strategy.barrier("resume point")
+        trainer.strategy.barrier("checkpoint")
+
+
+class _CheckpointIO(TorchCheckpointIO):
+    """Lightning's, except that it does not write the file to the system's temporary folder first."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        try:
+            with Path(path).open("wb") as file:
+                torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch hides the OSError of a full disk
+            raise error.__context__ or error from None
 
 
 def _is_before_validation(trainer: pl.Trainer, batch_idx: int) -> bool:
@@ -96,12 +116,12 @@ def _is_before_validation(trainer: pl.Trainer, batch_idx: int) -> bool:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest intact resume point, or None where there is none; damaged ones are reported and passed over."""
+    """Return the newest intact checkpoint, or None if none exists; log a warning for each damaged one."""
     for file in _newest_first(folder):
         hash_file = _hash_file(file)
-        if hash_file.exists() and hash_file.read_text() == _hash(file):
+        if hash_file.exists() and hash_file.read_text() == file_hash(file):
             return file
-        _log.warning("%s is damaged (cut short, or changed since it was written): trying the one before", file)
+        _log.warning("%s is damaged (truncated, or changed after it was written): trying the one before", file)
     return None
 
 
@@ -111,11 +131,3 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _hash_file(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".xxh3")
-
-
-def _hash(file: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()

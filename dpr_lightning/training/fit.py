@@ -1,10 +1,10 @@
-"""Training from the first step, or from the last resume point, to the exported model."""
+"""Training from the first step, or from the last checkpoint, to the exported model."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,60 +20,38 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dpr_lightning.data.datamodule import RetrievalDataModule
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import refuse_overwrite
-from dpr_lightning.model.bi_encoder import BiEncoder
+from dpr_lightning.files import empty_folder, refuse_overwrite
 from dpr_lightning.model.export import save_bi_encoder
+from dpr_lightning.run_dir import RunDir
 from dpr_lightning.training.callbacks import SeededSteps, StepReport
 from dpr_lightning.training.checkpoints import Checkpoints, find_checkpoint
+from dpr_lightning.training.divergence import StopOnDivergence, refuse_diverged
 from dpr_lightning.training.early_stopping import validation_callbacks
-from dpr_lightning.training.module import GradCacheModule, RetrieverModule
+from dpr_lightning.training.module import RetrieverModule
+from dpr_lightning.training.write_errors import write_errors
 
 
-def prepare_run(run_dir: Path, *, overwrite: bool) -> None:
-    """Makes the run folder where it is not there; with `overwrite`, removes training and model of an earlier run.
-
-    Raises:
-        UserError: it holds a finished model, and `overwrite` is not set.
-    """
-    refuse_overwrite(run_dir / "model", overwrite)
-    if overwrite and getattr(rank_zero_only, "rank", 0) == 0:  # the others start when training is under way
-        for folder in ("model", "train"):
-            shutil.rmtree(run_dir / folder, ignore_errors=True)
-    (run_dir / "train").mkdir(parents=True, exist_ok=True)
-
-
-def make_module(
-    bi_encoder: BiEncoder,
-    *,
-    query_chunk_size: int | None = None,
-    passage_chunk_size: int | None = None,
-    gradient_clip_val: float | None = None,
-    **parts: Any,
-) -> RetrieverModule:
-    """The Lightning module: with gradient cache where both chunk sizes are given, plain where none is.
-
-    `parts` are loss, optimizer and scheduler as `RetrieverModule` takes them.
+def prepare_run(run: RunDir, *, overwrite: bool) -> None:
+    """Make the run folder; with `overwrite`, empty training and model of an earlier run, also behind symbolic links.
 
     Raises:
-        UserError: one chunk size alone, or no norm to clip to (a negative one would be none to Lightning).
+        UserError: The folder has a finished model and `overwrite` is not set, or the model could not be written there
+            at the end.
+        OSError: A folder cannot be made or emptied.
     """
-    if gradient_clip_val is not None and not (isinstance(gradient_clip_val, int | float) and gradient_clip_val >= 0):
+    model = run.model.resolve()
+    if model.exists() and not (model.is_dir() and not any(model.iterdir())):
+        refuse_overwrite(run.model, overwrite)
+    model.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.ismount(model) or model.is_file() or not os.access(model.parent, os.W_OK):
         raise UserError(
-            f"trainer.gradient_clip_val: {gradient_clip_val!r} is no norm of at least 0. Set one, or null for no limit."
+            f"{run.model} cannot be replaced by the trained model: it is a file or a mount point, or {model.parent} is "
+            "read-only. Remove it, or choose another run_dir."
         )
-    if query_chunk_size is None and passage_chunk_size is None:
-        return RetrieverModule(bi_encoder, **parts)
-    if query_chunk_size is None or passage_chunk_size is None:
-        raise UserError(
-            "grad_cache: only one chunk size is set. Set grad_cache.query_chunk_size and passage_chunk_size, or none."
-        )
-    return GradCacheModule(
-        bi_encoder,
-        **parts,
-        query_chunk_size=query_chunk_size,
-        passage_chunk_size=passage_chunk_size,
-        gradient_clip_val=gradient_clip_val,
-    )
+    if overwrite and getattr(rank_zero_only, "rank", 0) == 0:  # other processes start when training is under way
+        empty_folder(run.model)
+        empty_folder(run.train)
+    run.train.resolve().mkdir(parents=True, exist_ok=True)
 
 
 def make_trainer(
@@ -81,65 +59,71 @@ def make_trainer(
     module: RetrieverModule,
     data: RetrievalDataModule,
     *,
-    run_dir: Path,
+    run: RunDir,
     loggers: Sequence[Logger] = (),
     every_n_steps: int = 20_000,
     keep_last: int = 2,
     best: str | None = None,
-    early_stopping: Mapping[str, Any],
+    early_stopping: Mapping[str, Any] | None = None,
     seed: int = 42,
 ) -> pl.Trainer:
-    """The Trainer with the callbacks of our training. Writes nothing yet.
+    """Return the Trainer with the callbacks of our training. Writes nothing yet.
 
     Args:
-        configured: makes the Trainer; called with loggers, callbacks and what the module and data demand.
-        module: what to train.
-        data: on what.
-        run_dir: for `train/checkpoints`.
-        loggers: where metrics go.
-        every_n_steps: steps between resume points; see `Checkpoints`.
-        keep_last: resume points kept.
-        best: the metric whose best weights are exported; see `validation_callbacks`.
-        early_stopping: patience, monitor and mode; see there.
-        seed: of the random numbers in the steps, that is of dropout.
+        configured: Makes the Trainer; called with loggers, callbacks and what the module and the data require.
+        module: What is trained.
+        data: What it is trained on.
+        run: The run folder, for checkpoints.
+        loggers: Loggers of metrics.
+        every_n_steps: Number of steps between checkpoints; see `Checkpoints`.
+        keep_last: Number of checkpoints to keep.
+        best: The metric whose best weights are exported; see `validation_callbacks`.
+        early_stopping: `patience`, `monitor` and `mode`; see `validation_callbacks`.
+        seed: Seed of the random numbers in the steps, that is of dropout.
 
     Raises:
-        UserError: the data is not what loss or callbacks need, or the trainer does not fit this machine.
+        UserError: The data lacks what loss or callbacks need, or the trainer does not fit module or machine.
     """
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    module.loss.check_rows(data.train_examples.rows)
-    checkpoints = Checkpoints(run_dir / "train" / "checkpoints", every_n_steps=every_n_steps, keep_last=keep_last)
+    _check_scores(module, data)
+    checkpoints = Checkpoints(run.checkpoints, every_n_steps=every_n_steps, keep_last=keep_last)
     validates = data.dev_examples is not None
-    deciding = validation_callbacks(checkpoints.folder, validates=validates, best=best, **early_stopping)
-    demanded: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
-    if not module.automatic_optimization:
-        demanded["gradient_clip_val"] = None  # the module clips
-    with _trainer_problems():
-        return configured(
+    deciding = validation_callbacks(run.best_weights, validates=validates, best=best, **(early_stopping or {}))
+    required: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
+    if module.grad_cache is not None:
+        required["gradient_clip_val"] = None  # the module clips
+    with _trainer_errors():
+        trainer = configured(
             logger=list(loggers),
-            callbacks=[SeededSteps(seed), StepReport(), *deciding, checkpoints],
+            callbacks=[SeededSteps(seed), StepReport(), StopOnDivergence(), *deciding, checkpoints],
             enable_checkpointing=False,
-            **demanded,
+            **required,
         )
+    if module.grad_cache is not None and trainer.accumulate_grad_batches != 1:
+        raise UserError(
+            "accumulate_grad_batches: has no use with gradient cache, whose batch can be of any size. "
+            "Set `accumulate_grad_batches` to 1 and raise `batch_size`."
+        )
+    return trainer
 
 
-def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule, *, run_dir: Path) -> str:
-    """Trains, resuming where an earlier run was cut off, and writes `run_dir/model`.
+def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule, *, run: RunDir) -> str:
+    """Train, from the last checkpoint if there is one, and write the model into the run folder.
 
     Returns:
-        One line: what was written, how much was trained, how fast; nothing in processes other than the first.
+        One line: what was written, how much was trained and how fast. Empty in processes other than the first.
 
     Raises:
-        UserError: the trainer does not fit this machine.
-        KeyboardInterrupt: on Ctrl-C, after Lightning has shut down.
-        SystemExit: on SIGTERM or SIGUSR1, after a resume point was written.
+        UserError: The trainer does not fit this machine, the training has diverged, or a file cannot be written.
+        KeyboardInterrupt: On Ctrl-C, after Lightning has shut down.
+        SystemExit: On SIGTERM or SIGUSR1, after a checkpoint was written.
     """
     start = time.perf_counter()
-    resume_point = find_checkpoint(run_dir / "train" / "checkpoints")
+    checkpoint = find_checkpoint(run.checkpoints)
     try:
-        with _trainer_problems():
-            trainer.fit(module, data, ckpt_path=resume_point, weights_only=True)
+        with _trainer_errors():
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:
         raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit:
@@ -150,19 +134,30 @@ def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule,
         dist.destroy_process_group()  # the next training of a sweep forms its own
     if not trainer.is_global_zero:
         return ""
-    save_bi_encoder(module.bi_encoder, run_dir / "model")
+    refuse_diverged(trainer, module.bi_encoder)
+    with write_errors(run.model):
+        save_bi_encoder(module.bi_encoder, run.model)
     seconds = time.perf_counter() - start
-    return f"{run_dir / 'model'}: trained {trainer.global_step:,} steps in {seconds:,.0f} s{_resumed(resume_point)}"
+    return f"{run.model}: trained {trainer.global_step:,} steps in {seconds:,.0f} s{_resumed(checkpoint)}"
+
+
+def _check_scores(module: RetrieverModule, data: RetrievalDataModule) -> None:
+    if getattr(module.loss, "needs_scores", False) and not any(
+        row["positives"][0]["score"] is not None for row in data.train_examples.rows
+    ):
+        raise UserError(
+            "loss: learns from a teacher's scores, and no row of `train` has scores. Add them, or choose another loss."
+        )
 
 
 @contextlib.contextmanager
-def _trainer_problems() -> Iterator[None]:
+def _trainer_errors() -> Iterator[None]:
     try:
         yield
     except MisconfigurationException as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"trainer: {reason} Choose trainer=cpu, gpu or ddp, or correct trainer.*.") from error
+        raise UserError(f"trainer: {reason} Choose trainer=cpu, gpu or ddp, or correct its arguments.") from error
 
 
-def _resumed(resume_point: Path | None) -> str:
-    return f", resumed from {resume_point}" if resume_point else ""
+def _resumed(checkpoint: Path | None) -> str:
+    return f", resumed from {checkpoint}" if checkpoint else ""

@@ -1,4 +1,4 @@
-"""Collects tensors from all processes, with gradient."""
+"""Collect tensors from all processes, with gradient."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """How many processes train together; 1 outside distributed training."""
+    """Return the number of processes that train together; 1 outside distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def global_rank() -> int:
-    """The number of this process among them, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def gather(rows: Tensor) -> Tensor:
-    """The rows of all processes, in the order of their ranks: [rows, ...] -> [world_size * rows, ...].
+    """Return the rows of all processes in rank order: [rows, ...] -> [world_size * rows, ...].
 
-    Every process must give the same shape. The gradient of a row is the sum of the gradients that all processes hold
-    for it; so where each process averages a loss over its own queries and gradients are averaged over processes, as
-    DistributedDataParallel does, the outcome is the exact gradient of the loss averaged over all queries.
+    Every process must pass the same shape. In the backward pass, the gradient of a row is the sum of its gradients in
+    all processes. So if each process averages the loss over its own queries, and gradients are averaged over processes
+    (as DistributedDataParallel does), the result is the exact gradient of the loss averaged over all queries.
     """
     if world_size() == 1:
         return rows
@@ -54,7 +54,7 @@ class _Gather(torch.autograd.Function):
 
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Replaces each gradient by its mean over all processes."""
+    """Replace each gradient by its mean over all processes, which must have gradients of the same parameters."""
     if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -1,9 +1,9 @@
 """Gradient cache: the exact gradient of a loss over a batch of any size, in the memory of one chunk.
 
-1. Embed all inputs chunk by chunk without a graph, keeping the random state before each chunk.
-2. Compute the loss of all embeddings, and its gradient with respect to them.
-3. Embed each chunk again from its kept random state (so with the same dropout), this time with a graph, and send the
-   gradient of its embeddings back through it.
+1. Embed all inputs chunk by chunk without a graph. Save the random state before each chunk.
+2. Compute the loss of all embeddings and its gradient with respect to them.
+3. Embed each chunk again from its saved random state (so with the same dropout), this time with a graph, and
+   backpropagate the gradient of its embeddings.
 
 Shapes: [rows, L] token ids, [rows, dim] embeddings.
 Source: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, arXiv:2101.06983.
@@ -13,18 +13,48 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dpr_lightning.data.tokenizer import Tokens
+from dpr_lightning.errors import UserError, check_positive
 
 Embed = Callable[..., Tensor]  # embed(input_ids, attention_mask) -> embeddings
 
 
+@dataclass(frozen=True)
+class GradCache:
+    """The chunk sizes of a training with gradient cache: how many queries and passages are embedded at once."""
+
+    query_chunk_size: int
+    passage_chunk_size: int
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a size below 1."""
+        check_positive(self.query_chunk_size, "query_chunk_size")
+        check_positive(self.passage_chunk_size, "passage_chunk_size")
+
+
+def make_grad_cache(*, query_chunk_size: int | None = None, passage_chunk_size: int | None = None) -> GradCache | None:
+    """Return the gradient cache of two chunk sizes, or None if both are None.
+
+    Raises:
+        UserError: Only one size is set, or a size is below 1.
+    """
+    if query_chunk_size is None and passage_chunk_size is None:
+        return None
+    if query_chunk_size is None or passage_chunk_size is None:
+        raise UserError(
+            "grad_cache: only one chunk size is set. Set both `query_chunk_size` and `passage_chunk_size`, or neither."
+        )
+    return GradCache(query_chunk_size, passage_chunk_size)
+
+
 class Side(NamedTuple):
-    """One side's encoder, its token ids, and how many rows it embeds at once."""
+    """One side's encoder, its token ids, and the number of rows to embed at once."""
 
     embed: Embed
     tokens: Tokens
@@ -34,12 +64,12 @@ class Side(NamedTuple):
 def cached_backward(
     sides: tuple[Side, Side], loss: Callable[[Tensor, Tensor], Tensor], backward: Callable[[Tensor], None]
 ) -> Tensor:
-    """Adds the gradient of `loss(query embeddings, passage embeddings)` to the encoders' parameters.
+    """Add the gradient of `loss(query embeddings, passage embeddings)` to the parameters of encoders and loss.
 
     Args:
-        sides: queries and passages.
-        loss: of all embeddings, in the order of the rows.
-        backward: `loss.backward()`, scaled where the precision wants that.
+        sides: Queries and passages.
+        loss: Takes all embeddings, in the order of the rows.
+        backward: Calls `loss.backward()`, with the loss scaled if the precision needs that.
 
     Returns:
         The loss, a detached scalar.
@@ -57,7 +87,7 @@ def cached_backward(
             in_length_order = torch.cat(side_embeddings)
             order = torch.cat([rows for rows, _ in parts])
             embeddings.append(torch.empty_like(in_length_order).index_copy_(0, order, in_length_order).requires_grad_())
-    torch.clear_autocast_cache()  # weights cast without a graph must not serve the second pass
+    torch.clear_autocast_cache()  # the second pass must not reuse weights that were cast without a graph
     value = loss(*embeddings)
     backward(value)
     for side, parts, side_states, embedded in zip(sides, chunks, states, embeddings, strict=True):
@@ -71,7 +101,7 @@ def cached_backward(
 
 
 def _chunks(side: Side) -> list[tuple[Tensor, Tokens]]:
-    """Rows and token ids of each chunk; rows of like length share a chunk, which is cut to its longest row."""
+    """Return rows and token ids of each chunk. Rows of similar length share a chunk, cut to its longest row."""
     lengths = side.tokens["attention_mask"].sum(-1)
     chunks = []
     for rows in torch.argsort(lengths, descending=True, stable=True).split(side.chunk_size):
@@ -81,7 +111,7 @@ def _chunks(side: Side) -> list[tuple[Tensor, Tokens]]:
 
 
 class _RandomState:
-    """The random state of the CPU, and of the device that some tensors are on, as it was when this was made."""
+    """The current random state of the CPU and of `device`."""
 
     def __init__(self, device: torch.device) -> None:
         self._cpu = torch.get_rng_state()
@@ -89,7 +119,7 @@ class _RandomState:
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
-        """Random numbers start from this state; afterwards they go on as if the block had not been."""
+        """Use this state in the block; afterwards, random numbers continue as if the block had not run."""
         with torch.random.fork_rng([device for device, _ in self._cuda]):
             torch.set_rng_state(self._cpu)
             for device, state in self._cuda:

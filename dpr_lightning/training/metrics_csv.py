@@ -11,41 +11,42 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from dpr_lightning.files import atomic_write
+from dpr_lightning.training.write_errors import write_errors
 
 
 class MetricsCsv(Logger):
-    """`metrics.csv`: a row per logged step; a run that resumes at a step replaces the rows from that step on.
+    """Writes `metrics.csv`, a row per logged step; a run that resumes at a step replaces the rows from that step on.
 
     Lightning's own CSVLogger deletes the file of an interrupted run.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Writes `folder/metrics.csv`."""
+        """Take the folder of the file."""
         super().__init__()
         self.file = Path(folder) / "metrics.csv"
         self._rows: list[dict[str, Any]] | None = None  # read at the first logged step
         self._columns: list[str] = []
-        self._saved = 0  # rows that stand in the file as they are
+        self._saved = 0  # number of leading rows that are unchanged in the file
 
     @property
     def name(self) -> str:
-        """A name for Lightning's messages."""
+        """Return a name for Lightning's messages."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """There is one version."""
+        """Return an empty version, since there is only one."""
         return ""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> MetricsCsv:
-        """The logger itself."""
+        """Return the logger itself."""
         return self
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Adds metrics to the row of `step`."""
+        """Add metrics to the row of `step`."""
         step = step or 0
         if self._rows is None:
             self._rows = [row for row in self._read() if int(row["step"]) < step]
@@ -62,30 +63,34 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration stands in the run folder."""
+        """Do nothing: the run folder has the configuration."""
 
     @rank_zero_only
     def save(self) -> None:
-        """Appends the new rows, or writes all anew where an old row or the columns changed; Lightning calls it."""
+        """Append new rows; rewrite the file if a saved row or the columns changed. Called by Lightning."""
         if not self._rows or self._saved == len(self._rows):
             return
-        if self._saved:
-            with self.file.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self._columns, lineterminator="\n").writerows(self._rows[self._saved :])
-        else:
-            with atomic_write(self.file) as file:
-                writer = csv.DictWriter(file, self._columns, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(self._rows)
+        saved, self._saved = self._saved, 0  # after an error, the next call rewrites the file
+        with write_errors(self.file):
+            if saved:
+                with self.file.open("a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, self._columns, lineterminator="\n").writerows(self._rows[saved:])
+            else:
+                with atomic_write(self.file) as file:
+                    writer = csv.DictWriter(file, self._columns, lineterminator="\n")
+                    writer.writeheader()
+                    writer.writerows(self._rows)
         self._saved = len(self._rows)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Writes what is left."""
+        """Save the last rows."""
         self.save()
 
     def _read(self) -> list[dict[str, Any]]:
+        """Return the rows of an earlier run, without a last line that was cut off."""
         if not self.file.exists():
             return []
-        with self.file.open(newline="", encoding="utf-8") as file:
-            return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+        lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
+        rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+        return [{name: value for name, value in row.items() if value} for row in rows]

@@ -1,4 +1,4 @@
-"""Learning rate over the steps of training."""
+"""Learning rate schedule."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from dpr_lightning.errors import UserError
 
 
 def linear_warmup(optimizer: Optimizer, *, total_steps: int, warmup: float = 0.1) -> LambdaLR:
-    """Rises linearly from 0 to the optimizer's rate, then falls linearly to 0 at `total_steps`.
+    """Return a schedule that rises linearly from 0 to the optimizer's rate and then falls linearly to 0.
 
-    `warmup` below 1 is a fraction of the steps (rounded up, as Tevatron v1 did), from 1 on a number of steps.
+    Args:
+        optimizer: The optimizer whose rate is scheduled.
+        total_steps: The step at which the rate is 0 again.
+        warmup: If below 1, a fraction of the steps (rounded up, as Tevatron v1 did); from 1 on, a number of steps.
+
+    Raises:
+        UserError: `warmup` is negative.
     """
     if warmup < 0:
-        raise UserError(f"scheduler.warmup: {warmup} is negative. Give a fraction of the steps, or a number of steps.")
+        raise UserError(f"warmup: {warmup} is negative. Set `warmup` to a fraction of the steps or a number of steps.")
     steps = math.ceil(warmup * total_steps) if warmup < 1 else int(warmup)
     schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, steps, total_steps)
     return schedule

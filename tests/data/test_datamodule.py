@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from support.model_folders import input_tokenizer
 from support.world import write_jsonl
 from transformers import AutoTokenizer
 
 from dpr_lightning.data.datamodule import ResumableLoader, RetrievalDataModule
 from dpr_lightning.data.sampler import TrainingBatches
-from dpr_lightning.data.tokenizer import InputTokenizer
 from dpr_lightning.errors import UserError
 
 
@@ -139,7 +139,7 @@ def test_lightning_takes_every_epoch_in_its_own_order_and_resumes_anywhere(tmp_p
 
 @pytest.fixture
 def inputs(tiny_model):
-    return InputTokenizer(AutoTokenizer.from_pretrained(tiny_model))
+    return input_tokenizer(AutoTokenizer.from_pretrained(tiny_model))
 
 
 def same(left, right):
@@ -180,11 +180,11 @@ def test_errors_name_the_key_of_the_data(tmp_path, world, inputs):
     bad = write_jsonl(tmp_path / "bad.jsonl", [{"query_id": "q"}])
     train = f"{world}/train.jsonl.gz"
     for options, start in (
-        ({"train": None}, "data.train is not set."),
-        ({"train": str(bad)}, f'data.train: {bad}, row 1 (query_id "q"): query is missing.'),
-        ({"train": train, "dev": str(bad)}, f'data.dev: {bad}, row 1 (query_id "q"): query is missing.'),
-        ({"train": train, "num_workers": -1}, "data.num_workers: -1 is not a whole number of at least 0."),
-        ({"train": train, "batch_size": 0}, "data.batch_size: 0 is not a whole number of at least 1."),
+        ({"train": None}, "train: is not set."),
+        ({"train": str(bad)}, f'train: {bad}, row 1 (query_id "q"): query is missing.'),
+        ({"train": train, "dev": str(bad)}, f'dev: {bad}, row 1 (query_id "q"): query is missing.'),
+        ({"train": train, "num_workers": -1}, "num_workers: -1 is not a whole number of at least 0."),
+        ({"train": train, "batch_size": 0}, "batch_size: 0 is not a whole number of at least 1."),
         ({"train": train, "seed": -1}, "seed: -1 is not a whole number of at least 0."),
     ):
         with pytest.raises(UserError) as caught:
@@ -194,5 +194,5 @@ def test_errors_name_the_key_of_the_data(tmp_path, world, inputs):
 
 def test_too_few_rows_for_a_batch_are_told(world, inputs):
     data = RetrievalDataModule(inputs, train=f"{world}/train.jsonl.gz", batch_size=33)
-    with pytest.raises(UserError, match=r"^data\.train: 32 rows do not fill one batch of 33 questions x 1 devices"):
+    with pytest.raises(UserError, match=r"^train: 32 rows do not fill one batch of 33 questions x 1 devices"):
         data.train_dataloader()

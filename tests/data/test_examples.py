@@ -140,7 +140,7 @@ def test_rows_short_of_negatives_are_filled_from_others_without_own_positives_or
         hard = [held["docid"] for held in own["negatives"]]
         others = {rows[i]["positives"][0]["docid"] for i in range(len(rows)) if i != place} - positives - set(hard)
         if len(hard) + len(others) < wanted - 1:
-            with pytest.raises(UserError, match=rf"^data\.train: row {place + 1} needs {wanted - 1 - len(hard)} more"):
+            with pytest.raises(UserError, match=rf"^train: row {place + 1} needs {wanted - 1 - len(hard)} more"):
                 examples[epoch, place]
             continue
         first, *drawn = docids(examples[epoch, place])
@@ -168,11 +168,11 @@ def test_a_single_other_passage_is_found_among_many_repeats():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"passages_per_query": 0}, "data.passages_per_query: 0 is not a whole number of at least 1."),
-        ({"passages_per_query": 2.0}, "data.passages_per_query: 2.0 is not a whole number of at least 1."),
-        ({"passages_per_query": True}, "data.passages_per_query: True is not a whole number of at least 1."),
-        ({"positives": "last"}, "data.positives: 'last' is not possible. Set data.positives to one of: first, random."),
-        ({"negatives": None}, "data.negatives: None is not possible. Set data.negatives to one of: rotate, first"),
+        ({"passages_per_query": 0}, "passages_per_query: 0 is not a whole number of at least 1."),
+        ({"passages_per_query": 2.0}, "passages_per_query: 2.0 is not a whole number of at least 1."),
+        ({"passages_per_query": True}, "passages_per_query: True is not a whole number of at least 1."),
+        ({"positives": "last"}, "positives: 'last' is not possible. Set `positives` to one of: first, random."),
+        ({"negatives": None}, "negatives: None is not possible. Set `negatives` to one of: rotate, first"),
     ],
 )
 def test_impossible_settings_are_named(options, message):
@@ -187,5 +187,5 @@ def test_dev_examples_hold_the_first_positive_and_the_first_negatives():
     assert docids(DevExamples(rows, negatives=0)[0, 0]) == ["d0"]
     assert docids(DevExamples(rows, negatives=99)[0, 0]) == ["d0", *(f"d{i}" for i in range(10, 15))]
     assert DevExamples(rows, negatives=2)[0, 0].positive_docids == ["d0", "d50"]
-    with pytest.raises(UserError, match=r"^data\.dev_negatives: -1 is not a whole number of at least 0"):
+    with pytest.raises(UserError, match=r"^dev_negatives: -1 is not a whole number of at least 0"):
         DevExamples(rows, negatives=-1)

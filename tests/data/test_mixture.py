@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.model_folders import input_tokenizer
 from support.world import training_row, write_jsonl
 from transformers import AutoTokenizer
 
 from dpr_lightning.data.datamodule import RetrievalDataModule
 from dpr_lightning.data.sampler import TrainingBatches
-from dpr_lightning.data.tokenizer import InputTokenizer
 from dpr_lightning.errors import UserError
 
 
@@ -85,7 +85,7 @@ def test_processes_share_weighted_global_batches_and_resume_within_an_epoch():
 
 @pytest.fixture
 def inputs(tiny_model):
-    return InputTokenizer(AutoTokenizer.from_pretrained(tiny_model))
+    return input_tokenizer(AutoTokenizer.from_pretrained(tiny_model))
 
 
 @pytest.fixture
@@ -106,10 +106,10 @@ def test_weights_go_with_the_entries_of_data_train(inputs, files):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([1.0], "data.train_weights: 1 weights for 2 entries of data.train. Give one weight per entry."),
-        ([1.0, -0.5], "data.train_weights: -0.5 is no number from 0 on. Correct data.train_weights."),
-        ([1.0, "x"], "data.train_weights: 'x' is no number from 0 on. Correct data.train_weights."),
-        ([0, 0.0], "data.train: 0 rows do not fill one batch of 1 questions x 1 devices."),
+        ([1.0], "train_weights: 1 weights for 2 entries of `train`. Give one weight per entry."),
+        ([1.0, -0.5], "train_weights: -0.5 is not a number of at least 0. Correct `train_weights`."),
+        ([1.0, "x"], "train_weights: 'x' is not a number of at least 0. Correct `train_weights`."),
+        ([0, 0.0], "train: 0 rows do not fill one batch of 1 questions x 1 devices."),
     ],
 )
 def test_wrong_weights_are_told(inputs, files, weights, message):

@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_paths_globs_and_lists_keep_their_order(folder):
     def names(spec):
-        return [str(file.relative_to(folder)) for file in find_files(spec, key="data.corpus")]
+        return [str(file.relative_to(folder)) for file in find_files(spec, name="corpus")]
 
     assert names(f"{folder}/b.jsonl") == ["b.jsonl"]
     assert names(f"{folder}/*.jsonl*") == ["a.jsonl.gz", "b.jsonl"]
@@ -49,38 +49,38 @@ def test_paths_globs_and_lists_keep_their_order(folder):
 
 def test_a_name_with_brackets_is_that_file_if_there_is_one(folder):
     odd = write_jsonl(folder / "a[1].jsonl", [])
-    assert find_files(str(odd), key="data.corpus") == [odd]
+    assert find_files(str(odd), name="corpus") == [odd]
 
 
 def test_paths_are_seen_from_the_working_and_the_home_folder(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
-    assert find_files("~/b.jsonl", key="k") == [folder / "b.jsonl"]
-    assert [file.resolve() for file in find_files("sub/*.jsonl", key="k")] == [folder / "sub/c.jsonl"]
+    assert find_files("~/b.jsonl", name="k") == [folder / "b.jsonl"]
+    assert [file.resolve() for file in find_files("sub/*.jsonl", name="k")] == [folder / "sub/c.jsonl"]
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (None, "data.dev is not set. Give a .jsonl, .jsonl.gz or .parquet file: data.dev=PATH."),
-        ([], "data.dev is not set. Give a .jsonl, .jsonl.gz or .parquet file: data.dev=PATH."),
-        ("sub", "data.dev: sub is a folder. Give its files, for example data.dev='sub/*.jsonl.gz'."),
-        ("no.jsonl", "data.dev: there is no file no.jsonl (seen from {}). Correct the path."),
-        ("no-*.jsonl", "data.dev: no file matches the glob no-*.jsonl (seen from {}). Correct the path."),
-        (["b.jsonl", "x.jsonl"], "data.dev: there is no file x.jsonl (seen from {}). Correct the path."),
+        (None, "dev: is not set. Give a .jsonl, .jsonl.gz or .parquet file: `dev`=PATH."),
+        ([], "dev: is not set. Give a .jsonl, .jsonl.gz or .parquet file: `dev`=PATH."),
+        ("sub", "dev: sub is a folder. Give its files, for example `dev`='sub/*.jsonl.gz'."),
+        ("no.jsonl", "dev: there is no file no.jsonl (seen from {}). Correct the path."),
+        ("no-*.jsonl", "dev: no file matches the glob no-*.jsonl (seen from {}). Correct the path."),
+        (["b.jsonl", "x.jsonl"], "dev: there is no file x.jsonl (seen from {}). Correct the path."),
         (
             "notes.txt",
-            "data.dev: notes.txt is no .jsonl, .jsonl.gz or .parquet file. Convert it, or correct the path.",
+            "dev: notes.txt is not a .jsonl, .jsonl.gz or .parquet file. Convert it, or correct the path.",
         ),
-        ("*", "data.dev: notes.txt is no .jsonl, .jsonl.gz or .parquet file. Convert it, or correct the path."),
-        (5, "data.dev: 5 is no path. Give a path, a glob or a list of them: data.dev=PATH."),
-        (["b.jsonl", None], "data.dev: None is no path. Give a path, a glob or a list of them: data.dev=PATH."),
-        ("hf://datasets/nq", "data.dev: hf://datasets/nq does not have the form hf://datasets/OWNER/NAME/FILE."),
-        ("hf://datasets/a/b", "data.dev: hf://datasets/a/b does not have the form hf://datasets/OWNER/NAME/FILE."),
-        ("hf://datasets/a/b/", "data.dev: hf://datasets/a/b/ does not have the form hf://datasets/OWNER/NAME/FILE."),
+        ("*", "dev: notes.txt is not a .jsonl, .jsonl.gz or .parquet file. Convert it, or correct the path."),
+        (5, "dev: 5 is not a path. Give a path, a glob or a list of them: `dev`=PATH."),
+        (["b.jsonl", None], "dev: None is not a path. Give a path, a glob or a list of them: `dev`=PATH."),
+        ("hf://datasets/nq", "dev: hf://datasets/nq does not have the form hf://datasets/OWNER/NAME/FILE."),
+        ("hf://datasets/a/b", "dev: hf://datasets/a/b does not have the form hf://datasets/OWNER/NAME/FILE."),
+        ("hf://datasets/a/b/", "dev: hf://datasets/a/b/ does not have the form hf://datasets/OWNER/NAME/FILE."),
     ],
 )
 def test_what_is_not_there_or_not_read_is_named_with_its_key(folder, spec, message):
-    assert message_of(find_files, spec, key="data.dev").startswith(message.format(folder))
+    assert message_of(find_files, spec, name="dev").startswith(message.format(folder))
 
 
 def test_rows_are_line_numbers_and_blank_lines_count_for_nothing(tmp_path):
@@ -116,7 +116,7 @@ def test_a_gzip_file_cut_short_is_named_with_the_last_row_read(tmp_path):
     cut.write_bytes(whole[: len(whole) // 2])
     message = message_of(read_records, cut)
     found = re.fullmatch(
-        rf"{cut}, after row (\d+): cannot be read further \((.*)\)\. Fetch or write it anew\.", message
+        rf"{cut}, after row (\d+): cannot be read further \((.*)\)\. Fetch or write the file again\.", message
     )
     assert found, message
     assert 0 < int(found[1]) < 300
@@ -132,15 +132,32 @@ def test_a_damaged_gzip_file_is_named(tmp_path, place):
     assert re.match(rf"{file}, (after )?row \d+: ", message_of(read_records, file))
 
 
-def test_text_that_only_claims_to_be_gzip_is_named(tmp_path):
-    file = tmp_path / "c.jsonl.gz"
-    file.write_text("{}\n")
-    assert message_of(read_records, file).startswith(f"{file}, after row 0: cannot be read further (Not a gzipped file")
+@pytest.mark.parametrize("name", ["c.jsonl", "c.jsonl.gz"])
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_compression_is_told_by_content_and_marks_are_skipped(tmp_path, name, compressed, mark, end):
+    content = mark + end.join([b'{"a": "\xc3\xa9"}', b"", b'{"a": 2}', b""])
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(content) if compressed else content)
+    assert list(read_records(file)) == [(1, {"a": "é"}), (3, {"a": 2})]
+
+
+def test_utf16_text_is_named(tmp_path):
+    file = tmp_path / "c.jsonl"
+    file.write_bytes('{"a": 1}\n'.encode("utf-16"))
+    assert "row 1: not UTF-8 text (invalid start byte at byte 0)" in message_of(read_records, file)
+
+
+def test_a_deeply_nested_line_is_named(tmp_path):
+    file = tmp_path / "c.jsonl"
+    file.write_bytes(b"{}\n" + b"[" * 100_000 + b"\n")
+    assert message_of(read_records, file).startswith(f"{file}, row 2: ")
 
 
 def test_a_folder_with_a_files_name_is_an_error(tmp_path):
     (tmp_path / "c.jsonl").mkdir()
-    assert "is a folder" in message_of(find_files, f"{tmp_path}/c.jsonl", key="k")
+    assert "is a folder" in message_of(find_files, f"{tmp_path}/c.jsonl", name="k")
     assert message_of(read_records, tmp_path / "c.jsonl").startswith(f"{tmp_path}/c.jsonl, after row 0: cannot be read")
 
 
@@ -152,7 +169,7 @@ def test_a_parquet_file_cut_short_is_named(tmp_path, kept):
     file.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
     message = message_of(read_records, file)
     assert message.startswith(f"{file}, after row 0: cannot be read further (")
-    assert message.endswith("). Fetch or write it anew.")
+    assert message.endswith("). Fetch or write the file again.")
 
 
 def test_a_damaged_parquet_page_is_named_with_the_last_row_read(tmp_path):
@@ -175,9 +192,9 @@ def test_parquet_text_that_is_not_utf8_is_an_error(tmp_path):
 def test_without_network_a_hub_address_is_named_with_its_key(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     for address in ("hf://datasets/Tevatron/wikipedia-nq/nq-dev.jsonl.gz", "hf://datasets/Tevatron/nq/*.jsonl.gz"):
-        message = message_of(find_files, address, key="data.dev")
-        assert message.startswith(f"data.dev: {address} cannot be fetched from the hub (")
-        assert message.endswith("). Check the network, or set data.dev to a file.")
+        message = message_of(find_files, address, name="dev")
+        assert message.startswith(f"dev: {address} cannot be fetched from the hub (")
+        assert message.endswith("). Check the network, or give a file.")
 
 
 HELD = {
@@ -229,7 +246,7 @@ from dpr_lightning.data.readers import find_files
 from dpr_lightning.errors import UserError
 for address in sys.argv[1:]:
     try:
-        print([file.read_bytes()[-8:].hex() + " " + file.name for file in find_files(address, key="data.corpus")])
+        print([file.read_bytes()[-8:].hex() + " " + file.name for file in find_files(address, name="corpus")])
     except UserError as error:
         print(error)
 """
@@ -261,6 +278,6 @@ def test_hub_files_are_fetched_listed_when_missing_and_found_again_offline(tmp_p
     assert found == expected
     assert one == str([f"{tails['old/corpus-0.jsonl.gz']} corpus-0.jsonl.gz"])
     listed = "README.md, corpus-0.jsonl.gz, corpus-1.jsonl.gz, old/corpus-0.jsonl.gz"
-    assert missing == f"data.corpus: own/set on the hub holds no x.jsonl, but {listed}. Correct data.corpus."
-    assert nowhere.startswith("data.corpus: hf://datasets/own/no/x.jsonl cannot be fetched from the hub (")
+    assert missing == f"corpus: own/set on the hub has no x.jsonl. It has {listed}. Correct `corpus`."
+    assert nowhere.startswith("corpus: hf://datasets/own/no/x.jsonl cannot be fetched from the hub (")
     assert find_on(endpoint, tmp_path, all_there, offline="1") == [expected]

@@ -13,7 +13,7 @@ from support.world import SHARED, passage, question, training_row, write_jsonl
 from dpr_lightning.data.sources import open_corpus, open_queries, open_training
 from dpr_lightning.errors import UserError
 
-REMEDY = "Correct the row, or set data.skip_invalid=true to count and skip such rows."
+REMEDY = "Correct the row, or set `skip_invalid`=true to count and skip such rows."
 
 
 def message_of(opening, *args, **options):
@@ -33,21 +33,21 @@ BAD_PASSAGES = [
     (without(passage(1), "docid"), "docid is missing"),
     (passage(1) | {"docid": None}, "docid is null"),
     (passage(1) | {"docid": ""}, '(docid ""): docid is empty'),
-    (passage(1) | {"docid": 1.0}, "docid is no string, but 1.0"),
-    (passage(1) | {"docid": True}, '(docid "True"): docid is no string, but True'),
+    (passage(1) | {"docid": 1.0}, "docid is not a string, but 1.0"),
+    (passage(1) | {"docid": True}, '(docid "True"): docid is not a string, but True'),
     (without(passage(1), "text"), '(docid "d1"): text is missing'),
     (passage(1) | {"text": None}, '(docid "d1"): text is null'),
-    (passage(1) | {"text": ["a"]}, "(docid \"d1\"): text is no string, but ['a']"),
-    (passage(1) | {"docid": 0, "text": 5}, '(docid "0"): text is no string, but 5'),
+    (passage(1) | {"text": ["a"]}, "(docid \"d1\"): text is not a string, but ['a']"),
+    (passage(1) | {"docid": 0, "text": 5}, '(docid "0"): text is not a string, but 5'),
     (passage(1) | {"title": 0}, '(docid "d1"): title is not a string'),
-    (passage(1) | {"text": "a\ud800"}, '(docid "d1"): text holds half of a surrogate pair, which is no character'),
-    (passage(1) | {"title": "\udfff"}, '(docid "d1"): title holds half of a surrogate pair, which is no character'),
+    (passage(1) | {"text": "a\ud800"}, '(docid "d1"): text has half of a surrogate pair, which is not a character'),
+    (passage(1) | {"title": "\udfff"}, '(docid "d1"): title has half of a surrogate pair, which is not a character'),
     (
         passage(1) | {"docid": "\ud800\n"},
-        '(docid "\\ud800\\n"): docid holds half of a surrogate pair, which is no character',
+        '(docid "\\ud800\\n"): docid has half of a surrogate pair, which is not a character',
     ),
-    (["d1", "title", "text"], "the row is no object with fields, but list"),
-    (None, "the row is no object with fields, but NoneType"),
+    (["d1", "title", "text"], "the row is not an object with fields, but list"),
+    (None, "the row is not an object with fields, but NoneType"),
 ]
 
 BAD_QUERIES = [
@@ -61,7 +61,7 @@ BAD_QUERIES = [
     (question(1) | {"answers": [3]}, '(query_id "q1"): answers is not a list of non-empty strings'),
     (
         question(1) | {"answers": ["\ud83d", "\ude00"]},
-        '(query_id "q1"): answers holds half of a surrogate pair, which is no character',
+        '(query_id "q1"): answers has half of a surrogate pair, which is not a character',
     ),
 ]
 
@@ -69,7 +69,7 @@ BAD_TRAINING_ROWS = [
     *[(training_row(1) | row, problem) for row, problem in BAD_QUERIES if len(row) == len(question(1))],
     (
         training_row(1) | {"positive_passages": []},
-        '(query_id "q1"): positive_passages is empty, a training question needs one',
+        '(query_id "q1"): positive_passages is empty, but a training question needs one',
     ),
     (training_row(1) | {"positive_passages": None}, '(query_id "q1"): positive_passages is missing or not a list'),
     (without(training_row(1), "negative_passages"), '(query_id "q1"): negative_passages is missing or not a list'),
@@ -79,7 +79,7 @@ BAD_TRAINING_ROWS = [
     ),
     (
         training_row(1) | {"positive_passages": ["d1"]},
-        '(query_id "q1"): positive_passages[0].the row is no object with fields, but str',
+        '(query_id "q1"): positive_passages[0].the row is not an object with fields, but str',
     ),
 ]
 
@@ -93,9 +93,9 @@ def escaped_jsonl(path, rows):
 @pytest.mark.parametrize(
     ("opening", "key", "valid", "bad", "problem"),
     [
-        *[(open_corpus, "data.corpus", passage(0), *case) for case in BAD_PASSAGES],
-        *[(open_queries, "data.queries", question(0), *case) for case in BAD_QUERIES],
-        *[(open_training, "data.train", training_row(0), *case) for case in BAD_TRAINING_ROWS],
+        *[(open_corpus, "corpus", passage(0), *case) for case in BAD_PASSAGES],
+        *[(open_queries, "queries", question(0), *case) for case in BAD_QUERIES],
+        *[(open_training, "train", training_row(0), *case) for case in BAD_TRAINING_ROWS],
     ],
 )
 def test_an_invalid_row_is_named_or_counted_and_skipped(tmp_path, opening, key, valid, bad, problem):
@@ -113,9 +113,9 @@ def test_a_long_value_of_the_wrong_type_is_cut_in_the_message(tmp_path):
 
 def test_the_warning_about_skipped_rows_names_the_key_it_was_opened_by(tmp_path, caplog):
     file = write_jsonl(tmp_path / "q.jsonl", [question(0), {"query_id": "q1"}])
-    for key in ("data.queries.dev", "data.queries.test"):
+    for key in ("queries.dev", "queries.test"):
         caplog.clear()
-        open_queries(str(file), key=key, skip_invalid=True)
+        open_queries(str(file), name=key, skip_invalid=True)
         warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
         assert warnings == [
             f'{key}: 1 invalid rows skipped, the first: {file}, row 2 (query_id "q1"): query is missing'
@@ -125,19 +125,19 @@ def test_the_warning_about_skipped_rows_names_the_key_it_was_opened_by(tmp_path,
 def test_a_file_of_invalid_rows_only_is_an_error_when_they_are_skipped(tmp_path):
     file = write_jsonl(tmp_path / "c.jsonl", [{"docid": "d"}])
     message = message_of(open_corpus, str(file), skip_invalid=True)
-    assert f"{file} holds no rows but 1 invalid ones, the first: {file}, row 1" in message
+    assert f"{file} has 1 invalid and no valid rows, the first: {file}, row 1" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"", mtime=0)])
 def test_an_empty_corpus_is_an_error(tmp_path, content):
     file = tmp_path / ("c.jsonl.gz" if content[:1] == b"\x1f" else "c.jsonl")
     file.write_bytes(content)
-    assert message_of(open_corpus, str(file)) == f"data.corpus: {file} holds no rows. Correct data.corpus."
+    assert message_of(open_corpus, str(file)) == f"corpus: {file} has no rows. Correct `corpus`."
 
 
 def test_skip_invalid_must_be_true_or_false(world):
     message = message_of(open_corpus, f"{world}/corpus.jsonl", skip_invalid="maybe")
-    assert message == "data.skip_invalid: 'maybe' is not possible. Set data.skip_invalid to one of: True, False."
+    assert message == "skip_invalid: 'maybe' is not possible. Set `skip_invalid` to one of: True, False."
 
 
 @pytest.mark.parametrize("first", [3, 999, 1000, 4999])
@@ -148,7 +148,7 @@ def test_a_repeated_docid_is_found_within_and_across_batches(tmp_path, first, se
     rows = [{"docid": str(i), "text": ""} for i in range(6001)]
     rows[second] = {"docid": str(first), "text": ""}
     file = write_jsonl(tmp_path / "c.jsonl", rows)
-    expected = f'data.corpus: {file}, row {second + 1}: docid "{first}" stands in an earlier row too. {REMEDY}'
+    expected = f'corpus: {file}, row {second + 1}: docid "{first}" is also in an earlier row. {REMEDY}'
     assert message_of(open_corpus, str(file)) == expected
     source = open_corpus(str(file), skip_invalid=True)
     assert source.skipped == 1
@@ -158,14 +158,14 @@ def test_a_repeated_docid_is_found_within_and_across_batches(tmp_path, first, se
 def test_a_docid_repeated_in_another_file_is_an_error_that_names_the_second(tmp_path):
     a = write_jsonl(tmp_path / "a.jsonl", [passage(1), passage(2)])
     b = write_jsonl(tmp_path / "b.jsonl", [passage(3), passage(2)])
-    assert f'{b}, row 2: docid "d2" stands in an earlier row too.' in message_of(open_corpus, [str(a), str(b)])
+    assert f'{b}, row 2: docid "d2" is also in an earlier row.' in message_of(open_corpus, [str(a), str(b)])
     source = open_corpus([str(b), str(a)], skip_invalid=True)
     assert (source.skipped, source.rows["docid"]) == (1, ["d3", "d2", "d1"])
 
 
 def test_a_repeated_query_id_is_an_error_for_queries_but_not_for_training(tmp_path):
     file = write_jsonl(tmp_path / "q.jsonl", [training_row(1), training_row(1)])
-    assert f'{file}, row 2: query_id "q1" stands in an earlier row too.' in message_of(open_queries, str(file))
+    assert f'{file}, row 2: query_id "q1" is also in an earlier row.' in message_of(open_queries, str(file))
     assert len(open_training(str(file)).rows) == 2
 
 
@@ -202,7 +202,7 @@ def test_integer_ids_become_strings_and_leading_zeros_stay(tmp_path):
     )
     assert open_corpus(str(file)).rows["docid"] == ["7", "007", "7.0", "0", "-1", "1" + "0" * 30]
     clash = write_jsonl(tmp_path / "clash.jsonl", [passage(0) | {"docid": docid} for docid in (7, "7")])
-    assert 'row 2: docid "7" stands in an earlier row too' in message_of(open_corpus, str(clash))
+    assert 'row 2: docid "7" is also in an earlier row' in message_of(open_corpus, str(clash))
 
 
 def test_a_missing_or_null_title_is_empty_and_other_fields_are_left_out(tmp_path):
@@ -249,7 +249,7 @@ def test_integer_ids_of_parquet_become_strings_and_null_ids_are_named(tmp_path):
     parquet.write_table(pa.table({"docid": pa.array([1, 2]), "text": ["x", "y"]}), file)
     assert open_corpus(str(file)).rows["docid"] == ["1", "2"]
     parquet.write_table(pa.table({"docid": pa.array([1, None]), "text": ["x", "y"]}), file)
-    assert message_of(open_corpus, str(file)) == f"data.corpus: {file}, row 2: docid is null. {REMEDY}"
+    assert message_of(open_corpus, str(file)) == f"corpus: {file}, row 2: docid is null. {REMEDY}"
 
 
 def test_files_split_anywhere_are_the_same_corpus(tmp_path):

@@ -4,27 +4,26 @@ import json
 import shutil
 
 import pytest
-from support.model_folders import passages, save_model
+from support.model_folders import load_model, passages, save_model
 
-from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
 
 LENGTHS = {"query_max_length": 8, "passage_max_length": 24}
 
 
 def fingerprint(folder, **arguments):
-    return load_bi_encoder(folder, **LENGTHS, **arguments).fingerprint()
+    return load_model(folder, **LENGTHS, **arguments).fingerprint()
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_of_a_model_its_saved_folder_and_a_copy_of_its_source_is_the_same(tmp_path, kind, tied):
     source = save_model(tmp_path / "source", kind)
-    made = load_bi_encoder(source, tied=tied, **LENGTHS)
+    made = load_model(source, tied=tied, **LENGTHS)
     before = made.fingerprint()
     made.eval()(passages(made.inputs, ["bap"]), passages(made.inputs, ["bar"]))
     save_bi_encoder(made, tmp_path / "saved")
-    assert made.fingerprint() == before == load_bi_encoder(tmp_path / "saved").fingerprint()
+    assert made.fingerprint() == before == load_model(tmp_path / "saved").fingerprint()
 
     copy = shutil.copytree(source, tmp_path / "copy")
     change_json(copy / "config.json", architectures=["BertForMaskedLM"], transformers_version="4.0.0", dtype="float16")

@@ -13,6 +13,8 @@ from transformers import AutoConfig, AutoModel
 
 from dpr_lightning.model.encoder import Encoder
 from dpr_lightning.model.packed import ARCHITECTURES, PackedEncoder, packed_if_supported
+from dpr_lightning.model.pooling import POOLING
+from dpr_lightning.model.settings import Settings
 
 PAD, LONGEST = 1, 156
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -29,7 +31,7 @@ def make_encoder(kind="bert", **options):
         initializer_range=0.2,
         **({"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48} if kind == "distilbert" else SIZES),
     )
-    return Encoder(AutoModel.from_config(config), **options).eval()
+    return Encoder(AutoModel.from_config(config), Settings(**options)).eval()
 
 
 def draw_ids(lengths, seed=0):
@@ -52,7 +54,7 @@ def packed(encoder, ids, device="cpu"):
         return encoder(**batch)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", POOLING)
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_embeddings_are_those_of_a_padded_batch(kind, pooling):
     encoder, ids = make_encoder(kind, pooling=pooling), draw_ids([2, LONGEST, 17, 2, 90, 33])
@@ -64,7 +66,7 @@ def test_embeddings_are_those_of_a_padded_batch(kind, pooling):
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.integers(2, LONGEST), min_size=1, max_size=8),
-    st.sampled_from(["cls", "mean"]),
+    st.sampled_from(sorted(POOLING)),
     st.sampled_from([None, 7]),
     st.booleans(),
 )
@@ -75,7 +77,7 @@ def test_any_lengths_pooling_projection_and_norm(lengths, pooling, projection_di
     torch.testing.assert_close(found, padded(encoder, draw_ids(lengths)), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", POOLING)
 def test_bf16_differs_from_padding_no_more_than_from_float32(pooling):
     encoder, ids = make_encoder(pooling=pooling), draw_ids([2, LONGEST, 17, 90])
     exact, half = padded(encoder, ids), copy.deepcopy(encoder).to(torch.bfloat16)
@@ -110,7 +112,7 @@ def test_packing_a_copy_leaves_the_encoder_as_it_was():
 
 @on_gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", POOLING)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_a_gpu_packs_within_rounding(kind, dtype, pooling):
@@ -126,8 +128,8 @@ def test_a_gpu_packs_within_rounding(kind, dtype, pooling):
 @pytest.mark.parametrize(
     ("kind", "dtype", "reason"),
     [
-        ("bert", torch.float32, "packing needs encode.precision=bf16 or 16, this is torch.float32"),
-        ("albert", torch.bfloat16, "packing knows bert, camembert, .*, not albert"),
+        ("bert", torch.float32, "packing needs bf16 or 16 as precision, this is torch.float32"),
+        ("albert", torch.bfloat16, "packing supports bert, camembert, .*, not albert"),
     ],
 )
 def test_a_gpu_says_why_it_pads(caplog, kind, dtype, reason):

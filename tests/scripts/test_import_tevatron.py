@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from dpr_lightning import open_embeddings
 from dpr_lightning.data.sources import open_corpus
-from dpr_lightning.embeddings.shards import open_shards
+from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 
 TEXTS = [passage(i)["text"] for i in range(5)]
@@ -163,7 +163,7 @@ def test_embeddings_come_back_in_the_order_of_the_data(embeddings, tmp_path):
     model, pickles, array = embeddings
     out = succeed(run_import(tmp_path, model, reversed(pickles)))
     assert out.splitlines()[1] == f"{tmp_path}/run/embeddings/passage: 11 embeddings in 2 files"
-    shards = open_shards(tmp_path / "run" / "embeddings" / "passage")
+    shards = open_passages(tmp_path / "run" / "embeddings" / "passage").shards
     assert [docid for shard in shards for docid in shard.ids] == [f"d{i}" for i in range(11)]
     np.testing.assert_array_equal(np.concatenate([shard.array for shard in shards]), array)
     identity = shards[0].identity
@@ -190,16 +190,16 @@ def test_query_embeddings_of_any_protocol_of_python_3_are_imported(tevatron, tmp
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("harm", "x.pkl is no pickle of an array and a list of ids (it asks for io.open)"),
+        ("harm", "x.pkl is not a pickle of an array and a list of ids (it asks for io.open)"),
         (("array", np.str_("harm")), "(it asks for numpy"),
-        ([1, 2], "x.pkl holds no pair of array and ids"),
-        ((np.zeros((2, 32)), ["d0", "d1"]), "x.pkl: float64 (2, 32) with 2 ids are no embeddings"),
-        ((np.zeros((2, 32), np.float32), ["d0"]), "with 1 ids are no embeddings"),
+        ([1, 2], "x.pkl is not a pair of array and ids"),
+        ((np.zeros((2, 32)), ["d0", "d1"]), "x.pkl: float64 (2, 32) with 2 ids are not embeddings"),
+        ((np.zeros((2, 32), np.float32), ["d0"]), "with 1 ids are not embeddings"),
         ((np.zeros((1, 32), np.float32), ["d99"]), "x.pkl: d99 is not in the data"),
         ((np.zeros((1, 32), np.float32), ["d0"]), "0.pkl too"),
         ((np.zeros((1, 16), np.float32), ["d2"]), "x.pkl has other dimensions than"),
         ((np.full((1, 32), np.nan, np.float32), ["d2"]), "or is not finite"),
-        ((np.zeros((1, 32), np.float32), ["d2"]), "d5 (2 in all) is in none of the pickles"),
+        ((np.zeros((1, 32), np.float32), ["d2"]), "d5 (2 ids in total) is in none of the pickles"),
     ],
 )
 def test_pickles_that_do_not_hold_the_embeddings_are_refused_without_running_them(

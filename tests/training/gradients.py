@@ -1,4 +1,4 @@
-"""Computes the gradient of one global batch in one or several processes; run by test_gradients.
+"""Compute the gradient of one global batch in one or several processes; run by test_gradients.
 
 usage: gradients.py MODEL CASES OUT   (CASES: a JSON list of options; torchrun's environment variables name the process)
 """
@@ -14,35 +14,43 @@ from dpr_lightning.data.collate import Collator
 from dpr_lightning.data.examples import TrainingExamples
 from dpr_lightning.data.schema import check_training_row
 from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.settings import Settings
 from dpr_lightning.training.gather import average_gradients, global_rank, world_size
 from dpr_lightning.training.grad_cache import Side, cached_backward
 from dpr_lightning.training.losses.distillation import DistillationLoss
 from dpr_lightning.training.losses.in_batch import InBatchLoss
+from dpr_lightning.training.losses.learned_temperature import LearnedTemperatureLoss
 from dpr_lightning.training.losses.symmetric import SymmetricLoss
 
 QUESTIONS = 16
-LOSSES = {"in_batch": InBatchLoss, "symmetric": SymmetricLoss, "distillation": DistillationLoss}
+LOSSES = {
+    "in_batch": InBatchLoss,
+    "symmetric": SymmetricLoss,
+    "distillation": DistillationLoss,
+    "learned_temperature": LearnedTemperatureLoss,
+}
 
 
 def row(number):
-    """A training row with scores but for every third; two questions know the passage of the one after the next, too."""
-    made = training_row(number)
+    """Return a training row; two of three have scores, and two questions know a positive of another question."""
+    row = training_row(number)
     if number in (1, 4):
-        made["positive_passages"].append(passage(number + 2))
+        row["positive_passages"].append(passage(number + 2))
     if number % 3:
-        count = len(made["positive_passages"]) + len(made["negative_passages"])
-        made["scores"] = [number * 0.7 - i * i for i in range(count)]
-    return made
+        count = len(row["positive_passages"]) + len(row["negative_passages"])
+        row["scores"] = [number * 0.7 - i * i for i in range(count)]
+    return row
 
 
 def batch_gradient(model, *, tied, chunk_sizes=None, loss="in_batch", **options):
-    """Gradients by parameter name after one batch of 16 questions, dealt out over the processes."""
-    bi_encoder = load_bi_encoder(model, tied=tied, **options).train()
+    """Return gradients by parameter name after one batch of 16 questions, split over the processes."""
+    model = load_bi_encoder(model, settings=Settings(tied=tied), **options).train()
+    modules = torch.nn.ModuleDict({"model": model, "loss": LOSSES[loss]()})
+    bi_encoder, compute = modules["model"], modules["loss"]
     examples = TrainingExamples([check_training_row(row(i)) for i in range(QUESTIONS)], passages_per_query=2)
     per_process = QUESTIONS // world_size()
     mine = range(global_rank() * per_process, (global_rank() + 1) * per_process)
     batch = Collator(bi_encoder.inputs)([examples[0, row] for row in mine])
-    compute = LOSSES[loss]()
     torch.manual_seed(1)
     if chunk_sizes is None:
         compute(*bi_encoder(batch.queries, batch.passages), batch).backward()
@@ -52,8 +60,8 @@ def batch_gradient(model, *, tied, chunk_sizes=None, loss="in_batch", **options)
             Side(bi_encoder.passage, batch.passages, chunk_sizes[1]),
         )
         cached_backward(sides, lambda queries, passages: compute(queries, passages, batch), torch.Tensor.backward)
-    average_gradients(list(bi_encoder.parameters()))
-    return {name: p.grad.clone() for name, p in bi_encoder.named_parameters() if p.requires_grad}
+    average_gradients(list(modules.parameters()))
+    return {name: p.grad.clone() for name, p in modules.named_parameters() if p.requires_grad}
 
 
 if __name__ == "__main__":

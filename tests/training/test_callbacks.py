@@ -1,8 +1,7 @@
-"""What a logged step reports."""
-
-import csv
+"""What is logged with a step."""
 
 import pytest
+from support.metrics import logged_rows
 from support.world import training_row, write_jsonl
 
 
@@ -14,12 +13,11 @@ def test_padding_share_and_token_rate_equal_a_count_by_hand(command, settings, t
     assert code == 0, err
     passages = [number for i in range(8) for number in (i, i + 1)]
     tokens = 8 * (2 + 2) + sum(2 + 1 + 3 * (1 + number % 4) for number in passages)
-    positions = 8 * 8 + 16 * 16  # the longest passage has 15 tokens
-    with (tmp_path / "run" / "train" / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["train/padding_share"]]
+    padded_tokens = 8 * 8 + 16 * 16  # the longest passage has 15 tokens
+    rows = [row for row in logged_rows(tmp_path / "run") if row["train/padding_share"]]
     assert [int(row["step"]) for row in rows] == [1, 3]
     for row in rows:
-        assert float(row["train/padding_share"]) == pytest.approx(1 - tokens / positions, rel=1e-6)
+        assert float(row["train/padding_share"]) == pytest.approx(1 - tokens / padded_tokens, rel=1e-6)
         ratio = float(row["train/tokens_per_s"]) / float(row["train/examples_per_s"])
         assert ratio == pytest.approx(tokens / 8, rel=1e-5)
     assert float(rows[1]["train/lr"]) < float(rows[0]["train/lr"])

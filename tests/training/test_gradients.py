@@ -1,4 +1,4 @@
-"""One gradient, however the batch is dealt out: chunks, processes, both."""
+"""The gradient is the same however the batch is split: into chunks, over processes, or both."""
 
 import importlib.util
 import json
@@ -19,18 +19,20 @@ spec.loader.exec_module(gradients)
 
 
 def largest_difference(found, expected):
-    """Largest difference of any number, relative to the largest number of the same parameter.
+    """Return the largest difference of any number, relative to the largest number of the same parameter.
 
-    Some gradients are (nearly) zero but for rounding: attention's key biases, which shift all logits alike, and what
-    shifts all passages alike in an untied encoder. So no parameter counts as smaller than a twentieth of the largest.
+    Some gradients are zero but for rounding: those of attention's key biases, which shift all logits alike, and of
+    what shifts all passages alike in an untied encoder. So a parameter's largest number counts as at least a twentieth
+    of the largest of all; the scalar parameters of a loss are compared as they are.
     """
     assert found.keys() == expected.keys()
-    floor = max(gradient.abs().max() for gradient in expected.values()) / 20
-    return max(((found[n] - expected[n]).abs().max() / max(expected[n].abs().max(), floor)).item() for n in expected)
+    floor = max(gradient.abs().max() for name, gradient in expected.items() if gradient.ndim) / 20
+    size = {name: max(g.abs().max(), floor) if g.ndim else g.abs() for name, g in expected.items()}
+    return max(((found[name] - expected[name]).abs().max() / size[name]).item() for name in expected)
 
 
 def in_processes(count, model, out, cases):
-    """The gradient of each of some cases, from `count` processes."""
+    """Return the gradient of each case, computed by `count` processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -48,16 +50,17 @@ def in_processes(count, model, out, cases):
     return torch.load(out)
 
 
+@pytest.mark.parametrize("loss", ["in_batch", "learned_temperature"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("chunk_sizes", [(16, 32), (3, 5), (1, 1), (100, 100)])
-def test_gradient_cache_gives_the_gradient_of_the_whole_batch(no_dropout_model, tied, chunk_sizes):
-    whole = gradients.batch_gradient(no_dropout_model, tied=tied)
-    cached = gradients.batch_gradient(no_dropout_model, tied=tied, chunk_sizes=chunk_sizes)
-    assert largest_difference(cached, whole) < 1e-5  # float32 sums in another order
+def test_gradient_cache_has_the_gradient_of_the_full_batch(no_dropout_model, tied, chunk_sizes, loss):
+    direct = gradients.batch_gradient(no_dropout_model, tied=tied, loss=loss)
+    cached = gradients.batch_gradient(no_dropout_model, tied=tied, loss=loss, chunk_sizes=chunk_sizes)
+    assert largest_difference(cached, direct) < 1e-5  # float32 sums in another order
 
 
 def test_gradient_cache_replays_dropout(tiny_model):
-    """With other dropout in the second pass, the gradient would not be that of any one loss."""
+    """With different dropout in the second pass, the gradient would not be that of any single loss."""
     first = gradients.batch_gradient(tiny_model, tied=True, chunk_sizes=(3, 5))
     assert largest_difference(gradients.batch_gradient(tiny_model, tied=True, chunk_sizes=(3, 5)), first) == 0
     bi_encoder = gradients.load_bi_encoder(tiny_model).train()
@@ -76,21 +79,21 @@ def test_gradient_cache_replays_dropout(tiny_model):
     assert not torch.equal(first_pass[0], first_pass[2])  # the same passage under other dropout
 
 
-def test_several_processes_give_the_gradient_of_one(no_dropout_model, tmp_path):
-    """A loss knows neither chunks nor encoders: two of the four cases will do for the other losses."""
+def test_several_processes_have_the_gradient_of_one(no_dropout_model, tmp_path):
+    """A loss knows neither chunks nor encoders, so two of the four cases suffice for the other losses."""
     direct, cached = {"tied": False}, {"tied": True, "chunk_sizes": (3, 5)}
     cases = [direct, cached, direct | {"tied": True}, cached | {"tied": False}]
-    cases += [case | {"loss": loss} for loss in ("symmetric", "distillation") for case in (direct, cached)]
+    cases += [case | {"loss": loss} for loss in list(gradients.LOSSES)[1:] for case in (direct, cached)]
     found = in_processes(2, no_dropout_model, tmp_path / "gradients.pt", cases)
     found += in_processes(4, no_dropout_model, tmp_path / "gradients.pt", [cached])
     for case, parts in zip([*cases, cached], found, strict=True):
-        whole = gradients.batch_gradient(no_dropout_model, **{**case, "chunk_sizes": None})
-        assert largest_difference(parts, whole) < 1e-5, case
+        direct = gradients.batch_gradient(no_dropout_model, **{**case, "chunk_sizes": None})
+        assert largest_difference(parts, direct) < 1e-5, case
 
 
 @pytest.mark.parametrize("chunk_sizes", [None, (3, 5)], ids=["direct", "cached"])
 def test_gradient_checkpointing_changes_no_gradient(tiny_model, chunk_sizes):
-    """With dropout, which the recomputation repeats: the bits are the same."""
+    """The recomputation repeats dropout, so the bits are the same."""
     expected = gradients.batch_gradient(tiny_model, tied=True, chunk_sizes=chunk_sizes)
     found = gradients.batch_gradient(tiny_model, tied=True, chunk_sizes=chunk_sizes, gradient_checkpointing=True)
     assert largest_difference(found, expected) == 0
@@ -109,11 +112,11 @@ LORA = {"r": 2, "alpha": 4, "dropout": 0.0, "target_modules": "all-linear"}
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_gradient_cache_gives_the_gradient_of_the_adapters(no_dropout_model, tied):
+def test_gradient_cache_has_the_gradient_of_lora_adapters(no_dropout_model, tied):
     options = {"tied": tied, "lora": LORA, "gradient_checkpointing": True}
     torch.manual_seed(0)  # of the adapters
-    whole = gradients.batch_gradient(no_dropout_model, **options)
-    assert whole and all("lora_" in name for name in whole)
+    direct = gradients.batch_gradient(no_dropout_model, **options)
+    assert direct and all("lora_" in name for name in direct)
     torch.manual_seed(0)
     cached = gradients.batch_gradient(no_dropout_model, **options, chunk_sizes=(3, 5))
-    assert largest_difference(cached, whole) < 1e-5
+    assert largest_difference(cached, direct) < 1e-5

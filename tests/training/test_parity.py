@@ -1,11 +1,11 @@
-"""The loss curve of train.py is that of Tevatron's rules, restated in plain PyTorch."""
+"""train.py has the loss curve of Tevatron's rules, restated in plain PyTorch."""
 
-import csv
 import json
 import math
 
 import pytest
 import torch
+from support.metrics import logged
 from support.world import training_row, write_jsonl
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, BertModel
@@ -14,7 +14,7 @@ STEPS, WARMUP, RATE = 30, 3, 1e-3
 
 
 def restated_losses(folder, rows):
-    """All rows in every step; a question's first positive and first negative; padded to full length, as Tevatron."""
+    """Train on all rows in each step with the first positive and negative, padded to full length as in Tevatron."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = BertModel.from_pretrained(folder, add_pooling_layer=False).train()
 
@@ -42,7 +42,7 @@ def restated_losses(folder, rows):
     return losses
 
 
-def test_the_loss_curve_is_that_of_tevatrons_rules(command, settings, no_dropout_model, tmp_path):
+def test_the_loss_curve_follows_tevatrons_rules(command, settings, no_dropout_model, tmp_path):
     rows = [training_row(i) for i in range(8)]
     train = write_jsonl(tmp_path / "train.jsonl", rows)
     code, _, err = command(
@@ -52,15 +52,14 @@ def test_the_loss_curve_is_that_of_tevatrons_rules(command, settings, no_dropout
         "data.dev=null",
         "data.negatives=first",
         f"model.name_or_path={no_dropout_model}",
-        "model.query_max_length=5",  # so short that questions and passages are cut
+        "model.query_max_length=5",  # short enough to truncate questions and passages
         "model.passage_max_length=8",
         f"optimizer.lr={RATE}",
         f"trainer.max_steps={STEPS}",
         f"trainer.max_epochs={STEPS}",
     )
     assert code == 0, err
-    with (tmp_path / "run" / "train" / "metrics.csv").open(newline="") as file:
-        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
+    losses = logged(tmp_path / "run", "train/loss")
     assert math.ceil(0.1 * STEPS) == WARMUP
     expected = restated_losses(no_dropout_model, rows)
     assert losses == pytest.approx(expected, rel=1e-5)

@@ -1,7 +1,6 @@
-"""Training killed and started again ends in the weights of training that was not; real processes, real kills."""
+"""A killed and resumed training ends with the weights of an undisturbed one; real processes, real kills."""
 
 import contextlib
-import csv
 import os
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import sys
 
 import pytest
 from safetensors.torch import load_file
+from support.metrics import logged_rows
 from support.world import ROOT
 
 from dpr_lightning.training.checkpoints import find_checkpoint
@@ -18,13 +18,13 @@ TWO_PROCESSES = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=4
 
 
 def overridden(settings, run_dir, *overrides):
-    """Settings of 10 epochs of 4 steps and a resume point after every second step."""
+    """Return settings of 10 epochs of 4 steps with a checkpoint after every second step."""
     lengths = ["trainer.max_epochs=10", "checkpoint.every_n_steps=2", "optimizer.lr=1e-3"]
     return [*settings, f"run_dir={run_dir}", *lengths, *overrides]
 
 
 def start(settings, run_dir, *overrides):
-    """train.py in a process of its own."""
+    """Start train.py in its own process."""
     command = [sys.executable, str(ROOT / "train.py"), *overridden(settings, run_dir, *overrides)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -36,23 +36,19 @@ def finish(process):
 
 
 def logged_steps(run_dir):
-    file = run_dir / "train" / "metrics.csv"
-    if not file.exists():
-        return []
-    with file.open(newline="") as rows:
-        return [(int(row["step"]), row["train/loss"]) for row in csv.DictReader(rows) if row["train/loss"]]
+    return [(int(row["step"]), row["train/loss"]) for row in logged_rows(run_dir) if row["train/loss"]]
 
 
 def kill_at(step, process, run_dir, number=signal.SIGKILL):
-    """Sends the signal to the process and its children as soon as `step` is logged."""
+    """Send the signal as soon as `step` is logged: SIGKILL to the process and its children, others to it alone."""
     while len(logged_steps(run_dir)) <= step:
-        with contextlib.suppress(subprocess.TimeoutExpired):  # leaves the processor to the training meanwhile
+        with contextlib.suppress(subprocess.TimeoutExpired):  # leaves the CPU to the training meanwhile
             pytest.fail(f"ended early with {process.wait(0.05)}: {process.stderr.read()}")
     os.killpg(process.pid, number) if number == signal.SIGKILL else process.send_signal(number)
     process.communicate()
 
 
-def check_same(run, expected):
+def assert_same(run, expected):
     found, wanted = (load_file(folder / "model" / "model.safetensors") for folder in (run, expected))
     assert found.keys() == wanted.keys()
     assert all(found[name].equal(wanted[name]) for name in wanted)
@@ -60,41 +56,41 @@ def check_same(run, expected):
 
 
 @pytest.fixture
-def whole(command, settings, tmp_path):
-    """Trains without a disturbance, into the folder that it returns."""
+def undisturbed(command, settings, tmp_path):
+    """Train without a disturbance, and return the run folder."""
 
     def train(*overrides):
-        code, _, err = command("train", *overridden(settings, tmp_path / "whole", *overrides))
+        code, _, err = command("train", *overridden(settings, tmp_path / "undisturbed", *overrides))
         assert code == 0, err
-        return tmp_path / "whole"
+        return tmp_path / "undisturbed"
 
     return train
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", [(), ("data.num_workers=2",), CACHED], ids=["plain", "workers", "cached"])
-def test_killed_training_ends_in_the_same_bits(settings, whole, tmp_path, overrides):
+def test_a_killed_training_ends_with_the_same_bits(settings, undisturbed, tmp_path, overrides):
     run = tmp_path / "killed"
     kill_at(2, start(settings, run, *overrides), run)
     kill_at(17, start(settings, run, *overrides), run)
     assert "resumed from" in finish(start(settings, run, *overrides))
-    check_same(run, whole(*[override for override in overrides if "workers" not in override]))
+    assert_same(run, undisturbed(*[override for override in overrides if "workers" not in override]))
     assert len(logged_steps(run)) == 40
 
 
 @pytest.mark.slow
-def test_killed_training_of_two_processes_ends_in_the_same_bits(settings, tmp_path):
-    finish(start(settings, tmp_path / "whole", *TWO_PROCESSES))
+def test_a_killed_training_of_two_processes_ends_with_the_same_bits(settings, tmp_path):
+    finish(start(settings, tmp_path / "undisturbed", *TWO_PROCESSES))
     run = tmp_path / "killed"
     kill_at(2, start(settings, run, *TWO_PROCESSES), run)
     kill_at(17, start(settings, run, *TWO_PROCESSES), run)
     assert "resumed from" in finish(start(settings, run, *TWO_PROCESSES))
-    check_same(run, tmp_path / "whole")
+    assert_same(run, tmp_path / "undisturbed")
     assert len(logged_steps(run)) == 40
 
 
 @pytest.mark.slow
-def test_terminated_training_leaves_a_resume_point_of_its_last_step(settings, tmp_path):
+def test_a_terminated_training_leaves_a_checkpoint_of_its_last_step(settings, tmp_path):
     run = tmp_path / "terminated"
     for number in (signal.SIGTERM, signal.SIGUSR1):
         process = start(settings, run, "checkpoint.every_n_steps=1000", "trainer.max_epochs=1000")
@@ -105,7 +101,7 @@ def test_terminated_training_leaves_a_resume_point_of_its_last_step(settings, tm
 
 
 @pytest.mark.slow
-def test_damaged_resume_point_is_passed_over(settings, whole, tmp_path):
+def test_a_damaged_checkpoint_is_skipped(settings, undisturbed, tmp_path):
     run = tmp_path / "damaged"
     kill_at(5, start(settings, run), run)
     newest, before = sorted((run / "train" / "checkpoints").glob("step-*.ckpt"), reverse=True)[:2]
@@ -113,23 +109,20 @@ def test_damaged_resume_point_is_passed_over(settings, whole, tmp_path):
     out = finish(start(settings, run))
     assert f"{newest} is damaged" in out
     assert f"resumed from {before}" in out
-    check_same(run, whole())
-
-
-def test_disk_use_is_bounded(command, settings, tmp_path):
-    code, _, err = command("train", *settings, "checkpoint.every_n_steps=1", "checkpoint.keep_last=2")
-    assert code == 0, err
-    folder = tmp_path / "run" / "train" / "checkpoints"
-    names = {file.name for file in folder.iterdir()}
-    assert names == {f"step-0000000{n}.{end}" for n in (3, 4) for end in ("ckpt", "xxh3")} | {"last.ckpt"}
-    assert (folder / "last.ckpt").samefile(folder / "step-00000004.ckpt")
+    assert_same(run, undisturbed())
 
 
 @pytest.mark.slow
-def test_unfinished_training_is_not_continued_with_other_settings(command, settings, tmp_path):
+def test_an_unfinished_training_does_not_resume_with_other_settings(command, settings, tmp_path):
     run = tmp_path / "run"
     kill_at(5, start(settings, run), run)
-    code, _, err = command("train", *settings, "checkpoint.every_n_steps=2", "optimizer.lr=3e-3")
-    assert code == 1
-    assert err.startswith(f"optimizer: is not as in {run}/train/config.yaml")
-    assert not (run / "model").exists()
+    same = overridden(settings, run)
+    for override in ("optimizer.lr=3e-3", "trainer.max_epochs=11", "trainer.devices=2", "trainer.precision=bf16-mixed"):
+        code, _, err = command("train", *same, override)
+        assert code == 1
+        assert err.startswith(f"{override.partition('=')[0]}: is ") and err.count("\n") == 1
+        assert f"as in {run}/train/config.yaml" in err
+        assert not (run / "model").exists()
+    code, out, err = command("train", *same, "trainer.log_every_n_steps=7", "checkpoint.every_n_steps=9")
+    assert (code, err) == (0, "")
+    assert "resumed from" in out

@@ -18,7 +18,7 @@ def rates(total, warmup):
     return found
 
 
-@pytest.mark.parametrize("warmup", [4, 0.25, 0.2])  # a fifth of 16 is 3.2 steps, rounded up
+@pytest.mark.parametrize("warmup", [4, 0.25, 0.2])  # 0.2 of 16 steps is 3.2, rounded up
 def test_it_rises_from_zero_and_falls_to_zero(warmup):
     rising = [0.0, 2.0, 4.0, 6.0]
     assert rates(16, warmup) == pytest.approx(rising + [8 * (16 - step) / 12 for step in range(4, 17)])
@@ -29,5 +29,5 @@ def test_no_warmup_starts_at_the_full_rate():
 
 
 def test_a_negative_warmup_is_refused():
-    with pytest.raises(UserError, match=r"^scheduler\.warmup: -1 is negative"):
+    with pytest.raises(UserError, match=r"^warmup: -1 is negative"):
         rates(4, -1)

@@ -1,18 +1,17 @@
-"""train.py on two devices, by real processes, learns and reports what it does on one."""
+"""train.py in two real processes learns and logs the same as in one."""
 
-import csv
 import subprocess
 import sys
 
 import pytest
+from support.metrics import logged_rows
 from support.world import ROOT
 
 COLUMNS = ("step", "train/loss", "val/mean_rank", "val/accuracy", "val/mrr")
 
 
 def reported(run):
-    with (run / "train" / "metrics.csv").open(newline="") as file:
-        return [[float(row[name] or -1) for name in COLUMNS] for row in csv.DictReader(file)]
+    return [[float(row[name] or -1) for name in COLUMNS] for row in logged_rows(run)]
 
 
 @pytest.mark.parametrize(
@@ -24,7 +23,7 @@ def reported(run):
     ],
     ids=["weights", "lora", "lora untied"],
 )
-def test_two_devices_report_the_loss_and_validation_of_one(command, settings, no_dropout_model, tmp_path, overrides):
+def test_two_processes_log_the_loss_and_validation_of_one(command, settings, no_dropout_model, tmp_path, overrides):
     common = [
         *settings,
         f"model.name_or_path={no_dropout_model}",

@@ -1,14 +1,16 @@
-"""Ranking in the pool of all dev passages, against a restatement in plain loops."""
+"""Ranks in the pool of all dev passages, against plain loops."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.metrics import logged
 
 from dpr_lightning.training.validation import PoolRanking
 
 
 def naive_ranks(batches):
-    """Small whole numbers as vectors: products are exact, and ties are frequent."""
+    """Return ranks computed by loops; vectors of small whole numbers give exact products and many ties."""
     pool = {d: p for _, passages, _, docids in batches for p, d in zip(passages, docids, strict=True)}
     ranks = []
     for queries, passages, targets, docids in batches:
@@ -24,7 +26,7 @@ def naive_ranks(batches):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_ranks_equal_the_naive_ones_with_repeated_passages_and_ties(data):
+def test_ranks_equal_naive_ones_with_repeated_passages_and_ties(data):
     vector = st.lists(st.integers(-2, 2), min_size=2, max_size=2)
     corpus = data.draw(st.lists(vector, min_size=3, max_size=8))
     batches = []
@@ -45,10 +47,47 @@ def test_ranks_equal_the_naive_ones_with_repeated_passages_and_ties(data):
     }
 
 
-def test_more_questions_than_one_chunk_are_all_ranked():
+def test_all_questions_beyond_one_chunk_are_ranked():
     count = 300
     metric = PoolRanking()
     vectors = torch.eye(count)
     metric.update(vectors, vectors, torch.arange(count).flip(0), torch.arange(count))  # each positive scores 0
     ranks = torch.full((count,), float(count)).double()
     assert metric.compute()["mean_rank"] == ranks.mean()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("broken", ["queries", "positive", "everything"])
+def test_scores_that_are_not_finite_rank_the_positive_last(value, broken):
+    queries, passages = torch.ones(1, 2), torch.ones(5, 2)
+    passages[0] = 2  # the positive would be the first
+    for tensor in {"queries": [queries], "positive": [passages[:1]], "everything": [queries, passages]}[broken]:
+        tensor.fill_(value)
+    metric = PoolRanking()
+    metric.update(queries, passages, torch.tensor([0]), torch.arange(5))
+    assert {name: value.item() for name, value in metric.compute().items()} == {
+        "mean_rank": 5,
+        "accuracy": 0,
+        "mrr": pytest.approx(1 / 5),
+    }
+
+
+def test_a_passage_with_nan_counts_against_the_positive():
+    passages = torch.ones(5, 2)
+    passages[0], passages[3] = 2, torch.nan
+    metric = PoolRanking()
+    metric.update(torch.ones(1, 2), passages, torch.tensor([0]), torch.arange(5))
+    assert metric.compute()["mean_rank"] == 2
+
+
+def test_dev_negatives_enlarge_the_pool(command, settings, tmp_path):
+    """Without them, the pool has the positives of the 8 dev questions alone."""
+    ranks = {}
+    for negatives in (0, 30):
+        run = f"run_dir={tmp_path}/{negatives}"
+        code, _, err = command("train", *settings, run, f"data.dev_negatives={negatives}")
+        assert code == 0, err
+        ranks[negatives] = logged(tmp_path / str(negatives), "val/mean_rank")[0]
+    assert ranks[0] < ranks[30]
+    assert command("train", *settings)[0] == 0
+    assert logged(tmp_path / "run", "val/mean_rank")[0] == ranks[30], "the recipe has another value"

@@ -1,14 +1,14 @@
-"""The contrastive loss of a batch: which passages each question is told apart from, and how.
+"""In-batch softmax loss over the passages of the global batch.
 
-Notation: B questions of this process, P passages of all processes (or of this one), M known positives of a question.
+Shapes: B questions of this process, P passages of all processes (or of this one), M known positives of a question.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dpr_lightning.data.collate import Batch
@@ -19,14 +19,14 @@ from dpr_lightning.training.gather import gather, global_rank
 def contrastive_loss(
     queries: Tensor, passages: Tensor, targets: Tensor, *, temperature: float = 1.0, excluded: Tensor | None = None
 ) -> Tensor:
-    """Mean over questions of the negative log-likelihood of the positive among all passages, in float32.
+    """Return the mean negative log-likelihood of each question's positive among all passages, computed in float32.
 
     Args:
-        queries: [B, dim].
-        passages: [P, dim].
-        targets: [B] int64, the row of each question's positive.
-        temperature: divides the scores.
-        excluded: [B, P] bool, pairs left out of the sum; never a question's target.
+        queries: Embeddings [B, dim].
+        passages: Embeddings [P, dim].
+        targets: The row of each question's positive, [B] int64.
+        temperature: Divides the scores.
+        excluded: Pairs to leave out of the softmax, [B, P] bool; must not contain a question's target.
 
     Source: equation 2 of Karpukhin et al., Dense Passage Retrieval, arXiv:2004.04906.
     """
@@ -38,41 +38,53 @@ def contrastive_loss(
 
 
 def known_positives(targets: Tensor, docids: Tensor, positive_docids: Tensor) -> Tensor:
-    """Which passages [B, P] are positives of a question without being its target: no negatives for it.
+    """Return a mask [B, P] of false negatives: other known positives of the question.
 
-    docids [P] and positive_docids [B, M] as in `Batch`.
+    Args:
+        targets: The row of each question's positive, [B].
+        docids: Hashed docids of the passages, [P].
+        positive_docids: Hashed docids of each question's positives, [B, M].
     """
     excluded = (positive_docids[:, :, None] == docids).any(1)
     return excluded.scatter(1, targets[:, None], False)
 
 
-class InBatchLoss:
-    """In-batch negatives: every passage of the global batch that is not a question's own counts as its negative.
+class InBatchLoss(nn.Module):
+    """In-batch negatives: every passage of the global batch except a question's own positive is its negative.
 
-    Called with embeddings of this process's queries [B, dim] and passages [P, dim] and their batch, it gives the mean
-    loss over this process's questions; the mean over processes is the loss of the global batch.
+    The loss is the mean over the questions of this process. Its mean over all processes is the loss of the global
+    batch. A subclass that sets `needs_scores` is refused for training data without a teacher's scores.
     """
+
+    needs_scores: ClassVar[bool] = False
 
     def __init__(
         self, *, temperature: float = 1.0, gather_negatives: bool = True, mask_known_positives: bool = True
     ) -> None:
-        """Raises UserError for a temperature that is not above 0.
+        """Check the temperature.
 
         Args:
-            temperature: divides the scores; 1.0 as in DPR, about 0.05 for normalized embeddings.
-            gather_negatives: take negatives from all processes; no effect with one process.
-            mask_known_positives: a passage known as a positive of the question never is its negative.
+            temperature: Divides the scores; 1.0 as in DPR, about 0.05 for normalized embeddings.
+            gather_negatives: Take negatives from all processes; has no effect with one process.
+            mask_known_positives: Never use a known positive of a question as its negative.
+
+        Raises:
+            UserError: `temperature` is not above 0.
         """
+        super().__init__()
         if not temperature > 0:
-            raise UserError(f"loss.temperature: {temperature} is not above 0. Correct loss.temperature.")
+            raise UserError(f"temperature: {temperature} is not above 0. Correct `temperature`.")
         self.temperature, self.gather_negatives = temperature, gather_negatives
         self.mask_known_positives = mask_known_positives
 
-    def check_rows(self, rows: Any) -> None:
-        """Accepts any training rows; a loss that needs more of them refuses others here, before training."""
+    def forward(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
+        """Return the loss, a float32 scalar.
 
-    def __call__(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
-        """The loss, a scalar float32."""
+        Args:
+            queries: Embeddings [B, dim] of this process's questions.
+            passages: Embeddings of this process's passages, as many in every process.
+            batch: The batch that was embedded.
+        """
         targets, docids = batch.targets, batch.docids
         if self.gather_negatives:
             targets = targets + global_rank() * len(passages)

@@ -1,4 +1,4 @@
-"""The in-batch loss in both directions."""
+"""In-batch loss in both directions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dpr_lightning.training.losses.in_batch import InBatchLoss, contrastive_loss
 
 
 class SymmetricLoss(InBatchLoss):
-    """Mean of `InBatchLoss` and the loss of finding each positive's own question among all questions of the batch."""
+    """Mean of `InBatchLoss` and the same loss of each positive over all questions of the global batch."""
 
-    def __call__(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
-        """The loss, a scalar float32."""
-        forward = super().__call__(queries, passages, batch)
+    def forward(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
+        """Return the loss, a float32 scalar; see `InBatchLoss`."""
+        forward = super().forward(queries, passages, batch)
         positives, docids, known = passages[batch.targets], batch.docids[batch.targets], batch.positive_docids
         targets = torch.arange(len(queries), device=queries.device)
         if self.gather_negatives:
@@ -29,9 +29,12 @@ class SymmetricLoss(InBatchLoss):
 
 
 def known_questions(targets: Tensor, docids: Tensor, positive_docids: Tensor) -> Tensor:
-    """Which questions [B, Q] have a positive among theirs that is not their own: they are no negatives for it.
+    """Return a mask [B, Q] of false negatives: other questions of which the passage is a known positive.
 
-    Of B positives: targets [B], the row of the question of each, and docids [B]; positive_docids [Q, M].
+    Args:
+        targets: The row of each positive's own question, [B].
+        docids: Hashed docids of the positives, [B].
+        positive_docids: Hashed docids of the positives of all Q questions, [Q, M].
     """
     excluded = (docids[:, None, None] == positive_docids).any(-1)
     return excluded.scatter(1, targets[:, None], False)

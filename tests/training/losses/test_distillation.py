@@ -1,9 +1,10 @@
-"""Distillation against plain loops, and its demand on the data."""
+"""The distillation loss against plain loops, and the scores that it needs."""
 
 import math
 
 import pytest
 import torch
+from support.metrics import logged
 from support.world import training_row, write_jsonl
 
 from dpr_lightning.data.collate import Batch
@@ -30,14 +31,18 @@ def naive(student, teacher, distance, temperature):
     return sum(p * math.log(p / q) for p, q in zip(theirs, ours, strict=True))
 
 
+def scored_batch():
+    """Return embeddings of 4 questions and 3 passages each, and their batch."""
+    torch.manual_seed(0)
+    queries, passages, scores = torch.randn(4, 5, requires_grad=True), torch.randn(12, 5), torch.tensor(TEACHER)
+    targets = torch.arange(4) * 3
+    return queries, passages, Batch({}, {}, targets, torch.arange(12), targets[:, None], scores.flatten())
+
+
 @pytest.mark.parametrize("distance", ["margin_mse", "kl"])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_it_adds_the_weighted_distance_from_the_teacher(distance, temperature):
-    torch.manual_seed(0)
-    queries, passages = torch.randn(4, 5, requires_grad=True), torch.randn(12, 5)
-    batch = Batch(
-        {}, {}, torch.arange(4) * 3, torch.arange(12), torch.arange(4)[:, None] * 3, torch.tensor(TEACHER).flatten()
-    )
+    queries, passages, batch = scored_batch()
     loss = DistillationLoss(weight=0.3, distance=distance, temperature=temperature)(queries, passages, batch)
     student = [[float(queries[i].detach() @ passages[3 * i + j]) for j in range(3)] for i in range(4)]
     distances = [naive(s, t, distance, temperature) for s, t in zip(student, TEACHER, strict=True)]
@@ -47,22 +52,30 @@ def test_it_adds_the_weighted_distance_from_the_teacher(distance, temperature):
     assert queries.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("distance", ["margin_mse", "kl"])
+def test_scores_are_float32_under_autocast(distance):
+    expected = DistillationLoss(distance=distance)(*scored_batch())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = DistillationLoss(distance=distance)(*scored_batch())
+    assert loss.dtype == torch.float32
+    assert loss.equal(expected)
+
+
 def test_training_with_scores_differs_from_training_without(command, settings, tmp_path):
     scored = [training_row(i) | {"scores": [4.0, 3.0, 2.0, 1.0]} for i in range(16)]
     train = write_jsonl(tmp_path / "scored.jsonl", scored)
     code, _, err = command("train", *settings, f"data.train={train}", "loss=distillation", "loss.weight=1000.0")
     assert code == 0, err
-    losses = (tmp_path / "run" / "train" / "metrics.csv").read_text().splitlines()
-    assert float(losses[1].split(",")[losses[0].split(",").index("train/loss")]) > 100
+    assert logged(tmp_path / "run", "train/loss")[0] > 100
 
 
 def test_data_without_scores_is_refused_before_training(command, settings, tmp_path):
     code, _, err = command("train", *settings, "loss=distillation")
     assert code == 1
-    assert err.startswith("loss: distillation learns from a teacher's scores, and no row of data.train has scores.")
+    assert err.startswith("loss: learns from a teacher's scores, and no row of data.train has scores.")
     assert not (tmp_path / "run" / "train" / "metrics.csv").exists()
 
 
 def test_an_unknown_distance_is_refused():
-    with pytest.raises(UserError, match=r"^loss\.distance: 'mse' is not possible"):
+    with pytest.raises(UserError, match=r"^distance: 'mse' is not possible"):
         DistillationLoss(distance="mse")

@@ -1,4 +1,4 @@
-"""The contrastive loss against a restatement in plain loops."""
+"""The in-batch loss against plain loops."""
 
 import math
 
@@ -46,7 +46,17 @@ def test_half_precision_embeddings_are_scored_in_float32():
     assert loss.item() == pytest.approx(math.log(1 + math.exp(0.5)), rel=1e-4)
 
 
-def test_other_positives_of_a_question_are_no_negatives():
+def test_scores_are_float32_under_autocast():
+    torch.manual_seed(0)
+    queries, passages = torch.randn(1, 64), torch.randn(2, 64)
+    expected = contrastive_loss(queries, passages, torch.tensor([0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = contrastive_loss(queries, passages, torch.tensor([0]))
+    assert loss.dtype == torch.float32
+    assert loss.equal(expected)
+
+
+def test_other_positives_of_a_question_are_not_negatives():
     batch = batch_of([0, 2], [7, 8, 9, 7], [[7, 9], [9, -1]])
     expected = [[False, False, True, True], [False, False, False, False]]
     assert known_positives(batch.targets, batch.docids, batch.positive_docids).tolist() == expected
@@ -64,5 +74,5 @@ def test_padding_among_positives_matches_no_passage():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_temperature_must_be_above_zero(temperature):
-    with pytest.raises(UserError, match=r"loss\.temperature"):
+    with pytest.raises(UserError, match=r"^temperature: .* is not above 0"):
         InBatchLoss(temperature=temperature)
