@@ -25,8 +25,9 @@ import torch
 from dpr_lightning.data.datamodule import RetrievalDataModule
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.training.callbacks import SeededSteps, StepReport
-from dpr_lightning.training.fit import make_module
+from dpr_lightning.training.grad_cache import make_grad_cache
 from dpr_lightning.training.losses.in_batch import InBatchLoss
+from dpr_lightning.training.module import RetrieverModule
 from dpr_lightning.training.schedule import linear_warmup
 
 WARM_UP = 2  # steps of each turn that are not timed
@@ -51,7 +52,7 @@ def lightning_turn(args, steps, batch_size=8, **chunks):
     bi_encoder = load_bi_encoder(args.model)
     data = RetrievalDataModule(bi_encoder.inputs, train=args.train, batch_size=batch_size)
     clip = {"gradient_clip_val": 1.0}
-    module = make_module(bi_encoder, **parts(), **chunks, **clip)
+    module = RetrieverModule(bi_encoder, **parts(), grad_cache=make_grad_cache(**chunks), **clip)
     clock = Clock()
     pl.Trainer(
         accelerator="cpu",

@@ -33,9 +33,10 @@ def test_each_passage_keeps_its_score_and_lent_passages_have_none(tmp_path, tiny
     [
         ([1.0, 2.0], "scores is not a list of 4 numbers, one per positive and negative passage."),
         (3.0, "scores is not a list of 4 numbers, one per positive and negative passage."),
-        ([1.0, None, 2.0, 3.0], "scores[1] is no finite number, but None."),
-        ([1.0, 2.0, True, 3.0], "scores[2] is no finite number, but True."),
-        ([1.0, 2.0, 3.0, math.inf], "scores[3] is no finite number, but inf."),
+        ([1.0, None, 2.0, 3.0], "scores[1] is not a finite float32 number, but None."),
+        ([1.0, 2.0, True, 3.0], "scores[2] is not a finite float32 number, but True."),
+        ([1.0, 2.0, 3.0, math.inf], "scores[3] is not a finite float32 number, but inf."),
+        ([1.0, -1e39, 2.0, 3.0], "scores[1] is not a finite float32 number, but -1e+39."),
     ],
 )
 def test_wrong_scores_are_told_with_file_and_row(tmp_path, scores, problem):

@@ -27,10 +27,10 @@ def test_a_finished_model_behind_a_link_is_not_overwritten(finished):
     assert (finished.model / "old").exists() and (finished.train / "old").exists()
 
 
-def test_overwriting_empties_the_targets_of_links(finished):
+def test_overwriting_removes_what_is_behind_links(finished):
     prepare_run(finished, overwrite=True)
-    for link in (finished.model, finished.train):
-        assert link.is_symlink() and list(link.iterdir()) == []
+    assert finished.train.is_symlink() and list(finished.train.iterdir()) == []
+    assert finished.model.is_symlink() and not finished.model.exists()
     prepare_run(finished, overwrite=False)  # an interrupted training resumes without `overwrite`
 
 
@@ -41,6 +41,12 @@ def test_links_to_missing_folders_are_followed(tmp_path):
         link.symlink_to(tmp_path / "scratch" / link.name)
     prepare_run(run, overwrite=False)
     assert (tmp_path / "scratch" / "train").is_dir()
+
+
+def test_an_empty_folder_behind_a_link_is_not_a_finished_model(finished):
+    (finished.model / "old").unlink()
+    prepare_run(finished, overwrite=False)
+    assert (finished.train / "old").exists()
 
 
 def test_a_file_in_place_of_the_model_is_refused_before_training(tmp_path):
