@@ -1,8 +1,11 @@
 # make quickstart   install, build the example data, train, encode, search, evaluate, compare
 # make test         install, check and test
-# With PYTHON=…, an environment of your own is used as it is.
+# make bench        measure speed as ratios
+# PYTHON=python3 make … uses your own environment; it needs the dependencies, but not this package.
 
-ifndef PYTHON
+ifdef PYTHON
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+else
 PYTHON := .venv/bin/python
 INSTALLED := .venv/installed
 endif

@@ -1,27 +1,23 @@
-"""Encoding on a GPU: packed sequences against padded ones, torch.compile and sentence-transformers; and search there.
+"""Measure encoding on a GPU: packed and padded sequences, torch.compile, sentence-transformers; and search there.
 
-    python benchmarks/gpu_encode.py [--passages 65536] [--repeats 5] [--corpus 2000000] [--tiny]
+    PYTHONPATH=. python benchmarks/gpu_encode.py [--passages 65536] [--repeats 5] [--corpus 2000000] [--tiny]
 
-Prints JSON lines. The model is BERT-base with random weights in bfloat16, the texts are random words, as long as 100
-words of Wikipedia. Contestants take turns within one run, from texts to embeddings; ours write a file as well. What
-their forward pass reaches of the device's peak is told by a large matrix product. `--tiny` is a smoke test for a
-machine without GPU. Needs the extra `interop` for the comparison.
+Prints JSON lines. The model is BERT-base with random weights in bfloat16; the texts are random words, as long as 100
+words of Wikipedia. Contestants take turns within one run, from texts to embeddings; ours also write a file. A large
+matrix product shows which share of the device's peak they reach. `--tiny` is a smoke test for a machine without GPU.
+Needs the extra `interop` for the comparison, `common.py` and `gpu_train.py` beside it, and the package.
 """
 
 import argparse
 import copy
 import functools
-import json
 import statistics
-import sys
 import tempfile
-import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
+from common import report, report_ratio, take_turns, timed
 from gpu_train import WORDS, make_model
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -37,38 +33,29 @@ from dpr_lightning.retrieval.candidates import select_candidates_torch
 from dpr_lightning.retrieval.topk import topk_inner_product
 
 CHUNK, BATCHES = 16_384, (32, 128, 512)
-BLOCK = 131_072  # passages that are searched at once
+BLOCK = 131_072  # passages per block of the search
 
 
 def random_texts(count):
-    """Texts of as many word pieces as passages of 100 words: about 130, 5 % of them much less."""
+    """Return texts with the lengths of 100-word passages in word pieces: about 130, 5 % of them much shorter."""
     draw = np.random.default_rng(0)
     lengths = np.where(draw.random(count) < 0.05, draw.uniform(15, 110, count), draw.normal(130, 12, count))
     return [" ".join(draw.choice(WORDS, size)) for size in lengths.clip(10, 154).astype(int)]
 
 
-def wait(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def seconds(run, device):
-    wait(device)
-    start = time.perf_counter()
-    run()
-    wait(device)
-    return time.perf_counter() - start
+    return timed(run, torch.cuda.synchronize if device.type == "cuda" else None)[0]
 
 
 def peak_flops(device, tiny):
-    """Floating-point operations a second of a dense bfloat16 product, the best of 20."""
+    """Return the floating-point operations per second of a dense bfloat16 product, the best of 20."""
     size = 256 if tiny else 8192
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     return 2 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(20))
 
 
 def model_flops(config, lengths):
-    """Floating-point operations of the layers' products, without those for padding."""
+    """Return the floating-point operations of the layers' products, without those for padding."""
     lengths = np.asarray(lengths, dtype=float)
     weights = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
     per_layer = 2 * weights * lengths.sum() + 4 * config.hidden_size * (lengths**2).sum()
@@ -76,7 +63,7 @@ def model_flops(config, lengths):
 
 
 def encode_to_file(encoder, inputs, texts, tokens_per_batch):
-    """What encode.py does with one shard."""
+    """Do what encode.py does with one shard."""
     ids = [str(row) for row in range(len(texts))]
     identity = Identity("passage", 0, 1, 0, len(texts), "bf16", 65_536, "model", "data")
 
@@ -100,7 +87,7 @@ def encode_to_file(encoder, inputs, texts, tokens_per_batch):
 
 
 def contestants(model, texts, device, tokens_per_batch):
-    """Functions that encode all texts, and the lengths in tokens."""
+    """Return functions that encode all texts, and the lengths in tokens."""
     bi_encoder = load_bi_encoder(model)
     inputs = bi_encoder.inputs
     padded = for_inference(bi_encoder.passage, device=device, precision="bf16")
@@ -142,22 +129,24 @@ def contestants(model, texts, device, tokens_per_batch):
 
 
 def time_search(rows, dim, queries, device, repeats):
-    """Lines about exact search at depth 100, from arrays in main memory, beside the product of what the device has."""
+    """Report on exact search at depth 100 of arrays in main memory, and its share of the bare product on the device."""
     passages, asked = torch.randn(rows, dim, device=device), torch.randn(queries, dim, device=device)
     blocks = np.split(passages.cpu().numpy(), range(BLOCK, rows, BLOCK))
-    pick = functools.partial(select_candidates_torch, device=device.type)
-    turns = [
-        (
-            seconds(lambda: topk_inner_product(asked.cpu().numpy(), blocks, depth=100, select=pick), device),
-            seconds(lambda: [asked @ block.T for block in passages.split(BLOCK)], device),
-        )
-        for _ in range(repeats + 1)
-    ][1:]
-    yield {
-        "what": f"search, {queries:,} queries in {rows:,} x {dim} float32, depth 100",
-        "queries_per_s": queries / statistics.median(whole for whole, _ in turns),
-        "share_of_product": statistics.median(product / whole for whole, product in turns),
-    }
+    select = functools.partial(select_candidates_torch, device=device.type)
+
+    def search():
+        return seconds(lambda: topk_inner_product(asked.cpu().numpy(), blocks, depth=100, select=select), device)
+
+    def product():
+        return seconds(lambda: [asked @ block.T for block in passages.split(BLOCK)], device)
+
+    search(), product()  # warm-up
+    turns = take_turns({"search": search, "product": product}, repeats)
+    report(
+        what=f"search, {queries:,} queries in {rows:,} x {dim} float32, depth 100",
+        queries_per_s=queries / statistics.median(turns["search"]),
+        share_of_product=statistics.median(b / a for a, b in zip(turns["search"], turns["product"], strict=True)),
+    )
 
 
 def main():
@@ -176,29 +165,21 @@ def main():
         make_model(Path(folder), args.tiny)
         config = load_bi_encoder(folder).passage.transformer.config
         runs, lengths = contestants(Path(folder), texts, device, args.tokens_per_batch)
-        results = {name: [] for name in runs}
         for run in runs.values():
             run()  # compiles, and fills caches
-        for _ in range(args.repeats):
-            for name, run in runs.items():
-                results[name].append(seconds(run, device))
+        turns = take_turns({name: lambda run=run: seconds(run, device) for name, run in runs.items()}, args.repeats)
     flops, peak = model_flops(config, lengths), peak_flops(device, args.tiny)
-    for name, turns in results.items():
-        took = statistics.median(turns)
-        line = {"what": name, "passages_per_s": len(texts) / took, "share_of_bf16_peak": flops / took / peak}
-        print(json.dumps(line), flush=True)
-    best = min((name for name in results if name.startswith("sentence")), key=lambda n: statistics.median(results[n]))
-    rivals = [name for name in results if name.startswith("padded")] + [best, "packed, forward alone"]
+    for name, took in turns.items():
+        median = statistics.median(took)
+        report(what=name, passages_per_s=len(texts) / median, share_of_bf16_peak=flops / median / peak)
+    best = min((name for name in turns if name.startswith("sentence")), key=lambda name: statistics.median(turns[name]))
+    rivals = [name for name in turns if name.startswith("padded")] + [best, "packed, forward alone"]
     for name in rivals:
-        ratios = sorted(b / a for a, b in zip(results["packed"], results[name], strict=True))
-        line = {"ratio": f"packed / {name}, passages/s", "median": statistics.median(ratios)}
-        print(json.dumps({**line, "spread": [ratios[0], ratios[-1]]}))
-    dim = 64 if args.tiny else 768
-    for line in time_search(args.corpus, dim, 2000, device, args.repeats):
-        print(json.dumps(line))
+        report_ratio(f"packed / {name}, passages/s", turns[name], turns["packed"])
+    time_search(args.corpus, 64 if args.tiny else 768, 2000, device, args.repeats)
     where = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     mean = statistics.mean(lengths)
-    print(json.dumps({"device": where, "torch": torch.__version__, "peak_tflops": peak / 1e12, "mean_tokens": mean}))
+    report(device=where, torch=torch.__version__, peak_tflops=peak / 1e12, mean_tokens=mean)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,20 @@
-"""Training on a GPU: gradient-cache equality in half precision, step time and memory, against sentence-transformers.
+"""Measure training on a GPU: the gradients of gradient cache in half precision; time and memory of a step.
 
-    python benchmarks/gpu_train.py [--questions 128] [--repeats 5] [--steps 5] [--tiny]
+    PYTHONPATH=. python benchmarks/gpu_train.py [--questions 128] [--repeats 5] [--steps 5] [--tiny]
 
-Prints JSON lines. The model is BERT-base with random weights, the texts are random words: 2 passages a question, query
-length 16, passage length 156. Contestants take turns within one run. `--tiny` is a smoke test for a machine without
-GPU. Needs the extra `interop` for the comparison.
+Prints JSON lines. The model is BERT-base with random weights; the texts are random words: 2 passages per question,
+query length 16, passage length 156. Contestants take turns within one run. `--tiny` is a smoke test without GPU.
+ Needs the extra `interop` for the comparison with sentence-transformers, `common.py` beside it, and the package.
 """
 
 import argparse
-import json
 import statistics
-import sys
 import tempfile
-import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
+from common import report, report_ratio, take_turns, timed
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
@@ -36,7 +32,7 @@ WORDS = [f"{a}{b}{c}{d}" for a in "bdfgklmnprst" for b in "aeiou" for c in "lmnr
 
 
 def make_model(folder, tiny):
-    """A BERT with random weights and a vocabulary of made-up words."""
+    """Write a BERT with random weights and a vocabulary of made-up words."""
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]) + "\n")
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(0)
@@ -46,7 +42,7 @@ def make_model(folder, tiny):
 
 
 def random_batch(questions, device):
-    """Questions of 16 and passages of 156 tokens, two passages a question."""
+    """Return questions of 16 and passages of 156 tokens, two passages per question."""
     draw = np.random.default_rng(0)
 
     def tokens(rows, length):
@@ -82,17 +78,17 @@ def gradient(bi_encoder, run, dtype, device):
     return torch.cat([p.grad.float().flatten() for p in bi_encoder.parameters() if p.grad is not None])
 
 
-def check_equality(model, device, questions, dtype, scale):
-    """Relative distance of the gradients with and without cache, dropout off."""
+def relative_distance(model, device, questions, dtype, scale):
+    """Return the relative distance of the gradients with and without cache, without dropout."""
     bi_encoder = load_bi_encoder(model).to(device).eval()
     batch, loss = random_batch(questions, device), InBatchLoss()
-    whole = gradient(bi_encoder, lambda: direct(bi_encoder, batch, loss, scale), dtype, device)
-    parts = gradient(bi_encoder, lambda: cached(bi_encoder, batch, loss, 16, scale), dtype, device)
-    return float((whole - parts).norm() / whole.norm())
+    expected = gradient(bi_encoder, lambda: direct(bi_encoder, batch, loss, scale), dtype, device)
+    chunked = gradient(bi_encoder, lambda: cached(bi_encoder, batch, loss, 16, scale), dtype, device)
+    return float((expected - chunked).norm() / expected.norm())
 
 
 def contestants(model, device, questions):
-    """Functions that run one step each: forward, backward, clip, AdamW."""
+    """Return functions that run one step each: forward, backward, clip, AdamW."""
     bi_encoder = load_bi_encoder(model).to(device).train()
     compiled = load_bi_encoder(model).to(device).train()
     compiled_forward = torch.compile(compiled) if device.type == "cuda" else compiled
@@ -111,9 +107,7 @@ def contestants(model, device, questions):
         return step
 
     transformer = Transformer(str(model), max_seq_length=156)
-    other = SentenceTransformer(modules=[transformer, Pooling(transformer.get_word_embedding_dimension(), "cls")]).to(
-        device
-    )
+    other = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension(), "cls")]).to(device)
     features = [
         batch.queries,
         {name: values[0::2] for name, values in batch.passages.items()},
@@ -135,19 +129,14 @@ def contestants(model, device, questions):
     return runs
 
 
-def timed(step, steps, device):
-    """Seconds a step and peak GB of the device."""
+def turn(step, steps, device):
+    """Return the seconds per step and the peak GB of the device."""
     step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    on_gpu = device.type == "cuda"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    for _ in range(steps):
-        step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
-    return (time.perf_counter() - start) / steps, peak
+    took, _ = timed(lambda: [step() for _ in range(steps)], torch.cuda.synchronize if on_gpu else None)
+    return took / steps, torch.cuda.max_memory_allocated() / 2**30 if on_gpu else float("nan")
 
 
 def main():
@@ -162,25 +151,19 @@ def main():
         model = Path(folder)
         make_model(model, args.tiny)
         for name, dtype, scale in (("bf16", torch.bfloat16, 1.0), ("fp16, loss scaled by 1024", torch.float16, 1024.0)):
-            distance = check_equality(model, device, args.questions, dtype, scale)
-            print(json.dumps({"gradient": f"cached against direct, {name}", "relative_distance": distance}), flush=True)
+            distance = relative_distance(model, device, args.questions, dtype, scale)
+            report(gradient=f"cached against direct, {name}", relative_distance=distance)
         runs = contestants(model, device, args.questions)
-        results = {name: [] for name in runs}
-        for _ in range(args.repeats):
-            for name, step in runs.items():
-                results[name].append(timed(step, args.steps, device))
-    for name, turns in results.items():
-        seconds = [turn[0] for turn in turns]
-        line = {"what": name, "examples_per_s": args.questions / statistics.median(seconds), "peak_gb": turns[-1][1]}
-        print(json.dumps(line))
+        timers = {name: lambda step=step: turn(step, args.steps, device) for name, step in runs.items()}
+        turns = take_turns(timers, args.repeats)
+    seconds = {name: [took for took, _ in results] for name, results in turns.items()}
+    for name, results in turns.items():
+        speed = args.questions / statistics.median(seconds[name])
+        report(what=name, examples_per_s=speed, peak_gb=results[-1][1])
     for name, by in (("direct", "sentence-transformers"), ("cached 32", "sentence-transformers cached 32")):
-        ratios = sorted(b[0] / a[0] for a, b in zip(results[name], results[by], strict=True))
-        spread = [ratios[0], ratios[-1]]
-        print(
-            json.dumps({"ratio": f"{name} / {by}, examples/s", "median": statistics.median(ratios), "spread": spread})
-        )
+        report_ratio(f"{name} / {by}, examples/s", seconds[by], seconds[name])
     where = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    print(json.dumps({"device": where, "torch": torch.__version__, "tiny": args.tiny}))
+    report(device=where, torch=torch.__version__, tiny=args.tiny)
 
 
 if __name__ == "__main__":

@@ -73,5 +73,5 @@ def report_user_errors(
             line = f"{error.filename}: {error.strerror}. Correct the path or its permissions."
         else:
             line = message(error)
-        print(" ".join(line.split()), file=sys.stderr)
+        print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split())), file=sys.stderr)
         sys.exit(1)

@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import xxhash
 from filelock import FileLock, Timeout
 
 from dpr_lightning.errors import UserError
+
+_READ_AT_ONCE = 1 << 24  # bytes
 
 
 def refuse_overwrite(
@@ -77,6 +80,15 @@ def write_json(path: Path, value: Any) -> None:
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
+
+
+def file_hash(path: Path) -> str:
+    """Return the XXH3 hash of a file's content, 128 bits as hexadecimal digits."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while content := file.read(_READ_AT_ONCE):
+            digest.update(content)
+    return digest.hexdigest()
 
 
 def flush_to_disk(file: IO[Any]) -> None:

@@ -24,6 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.command_line import hydra_words, quoted
 from dpr_lightning.errors import UserError, report_user_errors
+from dpr_lightning.files import atomic_write
+from dpr_lightning.run_dir import RunDir
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
@@ -157,18 +159,19 @@ def training_run_dir(config: Config) -> Path:
     return folder
 
 
-def keep_settings(config: Config, file: Path) -> None:
-    """Write the config of a training to `file`.
+def save_training_config(config: Config, run: RunDir) -> None:
+    """Write the config of a training into its run folder.
 
     Raises:
-        UserError: The folder holds checkpoints of a training with other settings, which this one would continue.
+        UserError: The folder has checkpoints of a training whose result other settings would change.
     """
     from dpr_lightning.training.resume_settings import check_resume_settings
 
-    if file.exists() and any(file.parent.glob("checkpoints/step-*.ckpt")):
-        began: Any = OmegaConf.to_container(OmegaConf.load(file))
-        check_resume_settings(began, config.values, file)
-    OmegaConf.save(config.values, file)
+    if run.training_config.exists() and any(run.checkpoints.glob("step-*.ckpt")):
+        saved: Any = OmegaConf.to_container(OmegaConf.load(run.training_config))
+        check_resume_settings(saved, config.values, run.training_config)
+    with atomic_write(run.training_config) as file:
+        OmegaConf.save(OmegaConf.create(dict(config.values)), file)
 
 
 def _check_keys(config: Config) -> None:

@@ -11,16 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from dpr_lightning.data.sources import open_corpus
-from dpr_lightning.embeddings.shards import open_shards
+from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.inference import for_inference, resolve_precision
-from dpr_lightning.retrieval.docids import name_passages
-from dpr_lightning.retrieval.faiss_index import PassageIndex
-from dpr_lightning.retrieval.rank import rank_passages
+from dpr_lightning.retrieval.retriever import Queries
+from dpr_lightning.retrieval.stage import open_retriever
+from dpr_lightning.run_dir import RunDir
 
 _QUERIES_AT_ONCE = 64
-_BLOCK_ROWS = 4096  # of which each is read, checked and multiplied while the processor's cache holds it
 
 
 class Found(NamedTuple):
@@ -43,50 +42,46 @@ class Searcher:
         index: str | None = None,
         ann: Mapping[str, int | None] | None = None,
     ) -> None:
-        """Loads the model and maps embeddings and corpus.
+        """Load the model and map embeddings and corpus.
 
         Args:
-            run_dir: holds `model/` and `embeddings/passage/`.
-            corpus: the files that were encoded, as in `data.corpus`.
-            model_dir: the model, if it is not the run's.
-            index: the factory string of an index that `search.py` has built.
-            ann: settings of its search: `nprobe`, `ef_search`, `rescore`.
+            run_dir: The folder of the experiment, with a model and passage embeddings.
+            corpus: The files that were encoded, as in `data.corpus`.
+            model_dir: The folder of the model, if it is not the run's.
+            index: The factory string of an index that `search.py` has built.
+            ann: Settings of its search: `nprobe`, `ef_search`, `rescore`.
 
         Raises:
-            UserError: no model, embeddings or index there, embeddings by another model or of another corpus.
+            UserError: The model, embeddings or index are missing, or the embeddings are by another model or of another
+                corpus.
         """
-        self._shards = open_shards(Path(run_dir) / "embeddings" / "passage")
-        self._corpus = open_corpus(corpus)
-        folder, identity = Path(model_dir or Path(run_dir) / "model"), self._shards[0].identity
+        run = RunDir(Path(run_dir))
+        passages, self._corpus = open_passages(run.passage_shards), open_corpus(corpus)
+        folder = Path(model_dir or run.model)
         bi_encoder = load_bi_encoder(folder)
-        if bi_encoder.fingerprint() != identity.model_fingerprint:
-            raise UserError(f"{self._shards[0].path} is by another model than {folder}. Encode the corpus again.")
-        if self._corpus.fingerprint != identity.data_fingerprint:
-            raise UserError(f"data.corpus: {corpus} is not what {self._shards[0].path} was made of. Give that corpus.")
-        self._index = PassageIndex(Path(run_dir) / "index", index, self._shards, **(ann or {})) if index else None
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._encoder = for_inference(bi_encoder.query, device=device, precision=resolve_precision("auto", device))
-        self._inputs, self._device = bi_encoder.inputs, device
+        if bi_encoder.fingerprint() != passages.model_fingerprint:
+            raise UserError(f"{passages.path} is by another model than {folder}. Encode the corpus again.")
+        if self._corpus.fingerprint != passages.data_fingerprint:
+            raise UserError(f"corpus: {passages.path} was made of another corpus than {corpus}. Give that corpus.")
+        self._retriever = open_retriever(run, passages, index=index, ann=ann)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        precision = resolve_precision("auto", self._device)
+        self._encoder = for_inference(bi_encoder.query, device=self._device, precision=precision)
+        self._inputs = bi_encoder.inputs
 
     def search(self, questions: Sequence[str], *, depth: int = 10) -> list[Found]:
-        """The `depth` best passages of each question."""
+        """Return the `depth` best passages of each question."""
         check_positive(depth, "depth")
         if isinstance(questions, str):
             raise UserError(f"questions: {questions!r} is one text. Give a list of texts.")
         if not questions:
             return []
-        embeddings = np.concatenate(
-            [
-                self._embed(questions[start : start + _QUERIES_AT_ONCE])
-                for start in range(0, len(questions), _QUERIES_AT_ONCE)
-            ]
-        )
-        if self._index:
-            ranked = name_passages(self._index.topk(embeddings, depth=depth), self._shards)
-        else:
-            ranked = rank_passages(embeddings, self._shards, depth=depth, block_rows=_BLOCK_ROWS, keep=True)
+        starts = range(0, len(questions), _QUERIES_AT_ONCE)
+        embeddings = np.concatenate([self._embed(questions[start : start + _QUERIES_AT_ONCE]) for start in starts])
+        queries = Queries([str(number) for number in range(len(questions))], embeddings, questions)
         return [
-            Found(docids, scores, [self._corpus.rows[row] for row in rows.tolist()]) for rows, docids, scores in ranked
+            Found(docids, scores, [self._corpus.rows[row] for row in rows.tolist()])
+            for rows, docids, scores in self._retriever.search(queries, depth=depth)
         ]
 
     def _embed(self, questions: Sequence[str]) -> NDArray[np.float32]:

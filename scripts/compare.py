@@ -1,60 +1,27 @@
-"""Compares runs on the same questions: accuracy@k with 95 % intervals, and paired differences to the first run.
+"""Compare runs on the same questions: accuracy@k with 95 % intervals, and paired differences to the first run.
 
     python scripts/compare.py RUN... [--split test] [--json FILE] [--plot FILE.svg]
 
-Each RUN holds `evaluation/SPLIT/`, as evaluate.py writes it. A p-value is of the exact sign test on the questions
-where two runs differ.
+Each RUN contains `evaluation/SPLIT/`, as evaluate.py writes it. The p-values are those of the exact sign test on the
+questions in which two runs differ.
 """
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dpr_lightning.errors import UserError, report_user_errors
-from dpr_lightning.evaluation.accuracy import accuracy_at, paired_difference
+from dpr_lightning.errors import report_user_errors
+from dpr_lightning.evaluation.accuracy import accuracy_at
+from dpr_lightning.evaluation.comparison import compare
 from dpr_lightning.evaluation.plot import accuracy_curves
-from dpr_lightning.evaluation.stage import read_first_hits
 from dpr_lightning.files import atomic_write, write_json
 
 
-def compare(runs: list[Path], split: str) -> tuple[dict, dict]:
-    """Accuracies and differences at the cutoffs that all runs have, and the first hits of each run, both by name."""
-    names = [run.name if [other.name for other in runs].count(run.name) == 1 else str(run) for run in runs]
-    if len(set(names)) < len(names):
-        raise UserError(f"{max(names, key=names.count)} is given twice. Give each run once.")
-    folders = [run / "evaluation" / split for run in runs]
-    hits = {}
-    for name, folder in zip(names, folders, strict=True):
-        qids, first_hits = read_first_hits(folder)
-        hits[name] = dict(zip(qids, first_hits.tolist(), strict=True))
-        if apart := set(hits[name]) ^ set(hits[names[0]]):
-            raise UserError(f"{folder} and {folders[0]} differ in question {min(apart)}. Evaluate the same questions.")
-    metrics = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in folders]
-    for folder, found in zip(folders, metrics, strict=True):
-        if any(found.get(key) != metrics[0].get(key) for key in ("answers", "match_title")):
-            raise UserError(f"{folder} and {folders[0]} look for answers by different rules. Evaluate them alike.")
-    topk = sorted(set.intersection(*(set(map(int, found["accuracy"])) for found in metrics)))
-    if not topk:
-        raise UserError(f"{', '.join(map(str, folders))}: no cutoff in common. Evaluate with answers and equal topk.")
-    ordered = {name: np.array([hits[name][qid] for qid in hits[names[0]]]) for name in names}
-    first, systems = ordered[names[0]], {}
-    for name, found in ordered.items():
-        systems[name] = {"accuracy": {str(k): accuracy_at(found, k)._asdict() for k in topk}}
-        if found is not first:
-            systems[name]["difference"] = {str(k): paired_difference(found, first, k)._asdict() for k in topk}
-    return {"split": split, "questions": len(first), "baseline": names[0], "systems": systems}, ordered
-
-
 def print_comparison(result: dict, console: Console) -> None:
-    """Prints the runs below one another for each cutoff."""
+    """Print the runs one below the other for each cutoff."""
     table = Table(title=f"answer accuracy, {result['split']}, {result['questions']:,} questions", title_justify="left")
     for column in ("top-k", "system", "accuracy", "95 %", f"less {result['baseline']}", "95 %", "p"):
         table.add_column(Text(column), justify="left" if column == "system" else "right")
@@ -66,6 +33,11 @@ def print_comparison(result: dict, console: Console) -> None:
             table.add_row(k, *cells)
         table.add_section()
     console.print(table)
+    if result["left_out"]:
+        cutoffs = ", ".join(f"top-{k}" for k in result["left_out"])
+        console.print(f"left out, because not every run has them: {cutoffs}", soft_wrap=True, highlight=False)
+    if result["corpora"] > 1:
+        console.print("the runs were evaluated on different corpora", soft_wrap=True)
 
 
 def _cells(figures: dict, sign: str) -> list[str]:
@@ -73,7 +45,7 @@ def _cells(figures: dict, sign: str) -> list[str]:
 
 
 def main() -> None:
-    """Reads the command line, compares, prints the table and writes what was asked for."""
+    """Compare the runs on the command line, print the table and write the files that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--split", default="test")
@@ -87,7 +59,7 @@ def main() -> None:
             write_json(args.json, result)
         if args.plot:
             most = max(int(k) for k in result["systems"][result["baseline"]]["accuracy"])
-            curves = {name: [accuracy_at(found, k).value for k in range(1, most + 1)] for name, found in hits.items()}
+            curves = {name: [accuracy_at(own, k).value for k in range(1, most + 1)] for name, own in hits.items()}
             with atomic_write(args.plot) as file:
                 file.write(accuracy_curves(curves))
 

@@ -1,17 +1,14 @@
-"""Converts rankings between TREC runs, Tevatron text and MS MARCO's `qid<tab>docid<tab>rank`.
+"""Convert rankings between TREC runs, Tevatron text and MS MARCO's `qid<tab>docid<tab>rank`.
 
     python scripts/convert_run.py IN OUT --to trec|text|msmarco [--from-msmarco] [--tag NAME] [--overwrite]
 
-TREC and text are told apart by their columns. MS MARCO's look like text, so they must be announced; lacking scores,
-they get 1 / rank.
+The number of columns distinguishes TREC from text. MS MARCO's format looks like text, so it needs --from-msmarco. It
+has no scores: each passage gets 1 / rank.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
@@ -21,7 +18,7 @@ from dpr_lightning.retrieval.rankings import Ranking, read_rankings, write_ranki
 
 
 def convert(source: Path, target: Path, *, to: str, from_msmarco: bool = False, tag: str = "") -> int:
-    """Writes `target`, whole or not at all, and returns the number of queries."""
+    """Write `target` atomically and return the number of queries."""
     rankings = _from_ranks(source) if from_msmarco else read_rankings(source)
     if tag:
         rankings = (ranking._replace(tag=tag) for ranking in rankings)
@@ -36,26 +33,26 @@ def convert(source: Path, target: Path, *, to: str, from_msmarco: bool = False, 
 
 
 def _from_ranks(source: Path) -> Iterator[Ranking]:
-    for ranking in read_rankings(source):  # which takes the ranks for scores: the highest stands first
+    for ranking in read_rankings(source):  # sorts by the third column, so the highest rank number comes first
         ranks = ranking.scores[::-1]
         if ranks[0] < 1:
-            raise UserError(f"{source}: query {ranking.qid} has rank {ranks[0]:g}, ranks start at 1. Correct it.")
+            raise UserError(f"{source}: query {ranking.qid} has rank {ranks[0]:g}, but ranks start at 1. Correct it.")
         yield Ranking(ranking.qid, ranking.docids[::-1], (1 / ranks).astype(np.float32))
 
 
 def main() -> None:
-    """Reads the command line, converts, prints one line."""
+    """Read the command line, convert and print one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="IN")
     parser.add_argument("target", type=Path, metavar="OUT")
     parser.add_argument("--to", required=True, choices=["trec", "text", "msmarco"])
-    parser.add_argument("--from-msmarco", action="store_true", help="IN has ranks, not scores, in its third column")
-    parser.add_argument("--tag", default="", help="last column of a TREC run")
+    parser.add_argument("--from-msmarco", action="store_true", help="the third column of IN holds ranks, not scores")
+    parser.add_argument("--tag", default="", help="last column of the TREC run")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()
     with report_user_errors():
         if len(args.tag.split()) > 1:
-            raise UserError(f"--tag: {args.tag!r} holds white space. Give one word.")
+            raise UserError(f"--tag: {args.tag!r} contains white space. Give one word.")
         refuse_overwrite(args.target, args.overwrite, remedy="Give --overwrite, or another name")
         count = convert(args.source, args.target, to=args.to, from_msmarco=args.from_msmarco, tag=args.tag)
         print(f"{args.target}: {count:,} queries as {args.to}")

@@ -3,23 +3,22 @@
     python scripts/import_tevatron.py MODEL RUN [--query-max-length 32] [--passage-max-length 156] [--separator " "]
     python scripts/import_tevatron.py MODEL RUN --embeddings PICKLE... --data FILE... [--side query --split test]
 
-Writes RUN/model, and with --embeddings RUN/embeddings/, where every row of the data (--data: the corpus or the queries)
-must have its embedding. Tevatron's folder does not tell lengths and separator: give what it was trained with.
+Writes RUN/model, and with --embeddings also RUN/embeddings/, for which the pickles must have an embedding of every row
+of the data (--data: the corpus or the queries). Tevatron's folder does not tell lengths and separator: give those of
+its training.
 """
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no report of the pooler that is left out
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # do not report that the pooler is left out
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.embeddings.file import Identity
-from dpr_lightning.embeddings.shards import shard_name, shard_rows
+from dpr_lightning.embeddings.shards import shard_rows
 from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.errors import UserError, report_user_errors
 from dpr_lightning.files import refuse_overwrite
@@ -27,18 +26,19 @@ from dpr_lightning.interop.tevatron_embeddings import gather_rows
 from dpr_lightning.interop.tevatron_model import load_tevatron
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
+from dpr_lightning.model.settings import Settings
+from dpr_lightning.run_dir import RunDir
 
 _ROWS_AT_ONCE = 16_384
 
 
 def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
-    """Writes the embeddings in the order of the data and returns a line."""
+    """Write the embeddings in the order of the data and return a line about them."""
     if not args.data:
-        raise UserError("--data: give the corpus, or with --side query the queries, that was encoded.")
-    is_query = args.side == "query"
-    source = (open_queries if is_query else open_corpus)(args.data, key="--data")
-    ids = list(source.rows["query_id" if is_query else "docid"])
-    folder, count = args.run_dir / "embeddings" / args.side, 1 if is_query else args.num_shards
+        raise UserError("--data: give the corpus that was encoded, or with --side query the queries.")
+    run, is_query = RunDir(args.run_dir), args.side == "query"
+    source = (open_queries if is_query else open_corpus)(args.data, name="--data")
+    ids, count = list(source.rows["query_id" if is_query else "docid"]), 1 if is_query else args.num_shards
     with tempfile.TemporaryDirectory(dir=args.run_dir) as scratch:
         array = gather_rows(args.embeddings, ids, Path(scratch) / "rows")
         for shard in range(count):
@@ -54,39 +54,43 @@ def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
                 model_fingerprint=fingerprint,
                 data_fingerprint=source.fingerprint,
             )
-            path = folder / f"{args.split if is_query else shard_name(shard, count)}.safetensors"
+            path = run.query_embeddings(args.split) if is_query else run.passage_shard(shard, count)
             form = {"dim": array.shape[1], "dtype": array.dtype.name, "chunk_size": _ROWS_AT_ONCE}
-            ours = ids[rows.start : rows.stop]
-            with EmbeddingWriter(path, identity, ours, overwrite=args.overwrite, **form) as writer:
+            form |= {"ids": ids[rows.start : rows.stop], "overwrite": args.overwrite}
+            with EmbeddingWriter(path, identity, **form) as writer:
                 for first in range(rows.start + writer.done, rows.stop, _ROWS_AT_ONCE):
                     writer.append(array[first : min(first + _ROWS_AT_ONCE, rows.stop)])
                 writer.finish()
-    return f"{folder}: {len(ids):,} embeddings in {count} files"
+    return f"{path.parent}: {len(ids):,} embeddings in {count} files"
 
 
 def main() -> None:
-    """Reads the command line, imports, prints a line for each thing written."""
+    """Import what the command line names and print a line for each thing written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="MODEL", help="Tevatron's output folder")
     parser.add_argument("run_dir", type=Path, metavar="RUN")
-    parser.add_argument("--query-max-length", type=int, default=32)
-    parser.add_argument("--passage-max-length", type=int, default=156)
-    parser.add_argument("--separator", default=" ", help="between title and text")
+    parser.add_argument("--query-max-length", type=int, default=Settings.query_max_length)
+    parser.add_argument("--passage-max-length", type=int, default=Settings.passage_max_length)
+    parser.add_argument("--separator", default=Settings.separator, help="text between title and text")
     parser.add_argument("--embeddings", type=Path, nargs="+", metavar="PICKLE")
     parser.add_argument("--data", nargs="+", metavar="FILE")
     parser.add_argument("--side", default="passage", choices=["passage", "query"])
-    parser.add_argument("--split", default="test", help="names the query embeddings")
-    parser.add_argument("--num-shards", type=int, default=20, help="files for the passage embeddings (20)")
+    parser.add_argument("--split", default="test", help="name of the query embeddings")
+    parser.add_argument("--num-shards", type=int, default=20, help="number of files for the passage embeddings (20)")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()
     with report_user_errors():
         if args.model.is_file():
             raise UserError(
                 f"{args.model} is a file. Give the model's folder; embedding pickles, which might run code when read, "
-                "are taken after --embeddings only, by a reader that admits nothing but arrays and lists of ids."
+                "are read only after --embeddings, by a reader that accepts nothing but arrays and lists of ids."
             )
-        lengths = {"query_max_length": args.query_max_length, "passage_max_length": args.passage_max_length}
-        bi_encoder = load_tevatron(args.model, separator=args.separator, **lengths)
+        settings = Settings(
+            query_max_length=args.query_max_length,
+            passage_max_length=args.passage_max_length,
+            separator=args.separator,
+        )
+        bi_encoder = load_tevatron(args.model, settings=settings)
         model, fingerprint = args.run_dir / "model", bi_encoder.fingerprint()
         if not (args.embeddings and model.exists() and load_bi_encoder(model).fingerprint() == fingerprint):
             refuse_overwrite(model, args.overwrite, remedy="Give --overwrite, or another RUN")

@@ -10,11 +10,8 @@ so are the scores of a teacher.
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dpr_lightning.data.sources import Source, open_corpus, open_training
 from dpr_lightning.errors import UserError, check_positive, report_user_errors
@@ -24,12 +21,13 @@ from dpr_lightning.files import atomic_write, refuse_overwrite
 from dpr_lightning.retrieval.rankings import read_rankings
 
 
-def mined_rows(train: Source, corpus: Source, args: argparse.Namespace) -> Iterator[dict]:
-    """The training rows with mined negatives, in the order of `train`; perhaps with none."""
-    ranked = {ranking.qid: ranking.docids[: args.depth] for ranking in read_rankings(args.run_file)}
+def mined_rows(ranked: dict[str, list[str]], train: Source, corpus: Source, args: argparse.Namespace) -> Iterator[dict]:
+    """Yield the training rows with mined negatives, possibly none, in the order of `train`."""
     unknown = sorted(set(ranked) - set(train.rows["query_id"]))
     if unknown:
-        raise UserError(f"{args.run_file}: question {unknown[0]} ({len(unknown):,} in all) is not in --train. Add it.")
+        raise UserError(
+            f"{args.run_file}: question {unknown[0]} (the first of {len(unknown):,}) is not in --train. Add it."
+        )
     row_of = passage_rows((docid for docids in ranked.values() for docid in docids), corpus, run_file=args.run_file)
     for row in train.rows:
         if not row["answers"] and not args.keep_answers:
@@ -59,15 +57,19 @@ def mine(args: argparse.Namespace) -> str:
     refuse_overwrite(args.out, args.overwrite, remedy="Give --overwrite, or another name")
     kept = dropped = negatives = 0
     with atomic_write(args.out) as file:
-        for row in mined_rows(open_training(args.train, key="--train"), open_corpus(args.corpus, key="--corpus"), args):
-            found = len(row["negative_passages"])
-            if found:
+        train, corpus = open_training(args.train, name="--train"), open_corpus(args.corpus, name="--corpus")
+        ranked = {ranking.qid: ranking.docids[: args.depth] for ranking in read_rankings(args.run_file)}
+        for row in mined_rows(ranked, train, corpus, args):
+            mined = len(row["negative_passages"])
+            if mined:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            kept, dropped, negatives = kept + bool(found), dropped + (not found), negatives + found
+            kept, dropped, negatives = kept + bool(mined), dropped + (not mined), negatives + mined
         if not kept:
             raise UserError(f"{args.run_file}: no question got a negative. Search deeper, or raise --depth.")
     each = f"{negatives:,} negatives ({negatives / kept:.1f} each)"
-    return f"{args.out}: {kept:,} questions with {each}, {dropped:,} dropped for lack of negatives"
+    longest = max(map(len, ranked.values()))
+    short = f"; rankings end after {longest}, not {args.depth}" if longest < min(args.depth, len(corpus.rows)) else ""
+    return f"{args.out}: {kept:,} questions with {each}, {dropped:,} dropped for lack of negatives{short}"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The paper's Natural Questions run, whole: train on 4 GPUs, encode 21 million passages in 20 shards, search, evaluate.
-# Start it again after an interruption: finished parts are skipped, unfinished ones go on.
+# Run the paper's Natural Questions experiment: train on 4 GPUs, encode 21 million passages in 20 shards, search,
+# evaluate. After an interruption, run it again: it skips finished parts and resumes unfinished ones.
 #
 #   bash scripts/replicate_nq.sh [EXPERIMENT]     nq_untie (default), nq, or nq_single_gpu
 set -euo pipefail

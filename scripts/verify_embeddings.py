@@ -1,22 +1,20 @@
-"""Reads embedding files whole and compares them with the checksums that they hold.
+"""Read embedding files completely and compare them with the checksums that they store.
 
     python scripts/verify_embeddings.py FILE_OR_FOLDER ...
 
-One line for each file; exit code 1 if one is damaged.
+Prints one line per file; the exit code is 1 if any is damaged.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from dpr_lightning.embeddings.file import open_embeddings
 from dpr_lightning.errors import UserError
 
 
 def main() -> int:
-    """Reads the command line, prints a line for each file and returns the exit code."""
+    """Read the command line, print a line for each file and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", type=Path, nargs="+", metavar="FILE_OR_FOLDER")
     damaged = 0

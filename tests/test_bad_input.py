@@ -9,6 +9,7 @@ from support.world import WORDS, passage, question, training_row, write_jsonl
 
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
+from dpr_lightning.model.settings import Settings
 
 FINISHED = ("model", "embeddings", "rankings", "evaluation")
 
@@ -52,11 +53,11 @@ CONFIG_MISTAKES = [
     ("data.batch_size=64", "data.train: 32 rows do not fill one batch of 64 questions"),
     ("data.positives=best", "data.positives: 'best' is not possible", "first, random"),
     ("data.num_workers=-1", "data.num_workers: -1 "),
-    ("data.train=null", "data.train is not set"),
+    ("data.train=null", "data.train: is not set"),
     ("model.pooling=max", "model.pooling: 'max' is not possible", "cls, mean"),
     ("model.query_max_length=abc", "model.query_max_length: 'abc' is not a whole number"),
     ("model.passage_max_length=161", "model.passage_max_length: 161 ", "160 positions"),
-    ("model.name_or_path=nobody/nothing", "model.name_or_path: nobody/nothing is no folder with a model"),
+    ("model.name_or_path=nobody/nothing", "model.name_or_path: nobody/nothing is not a folder with a model"),
     ("loss.temperature=0", "loss.temperature: 0 is not above 0"),
     ("loss.temperature=warm", "loss.temperature: 'warm' is not a number"),
     ("loss.gather_negatives=1", "loss.gather_negatives: 1 is not true or false"),
@@ -104,7 +105,7 @@ def test_a_run_folder_that_cannot_be_made_is_named(refused, tmp_path, name):
 
 TRAINING_DATA = {
     "not JSON": ('{"query_id": "q1", "query"', "row 2: not a JSON object"),
-    "no object": ("[1, 2]", "row 2: the row is no object"),
+    "no object": ("[1, 2]", "row 2: the row is not an object"),
     "missing field": ({"query": None}, 'row 2 (query_id "q1"): query is missing'),
     "null text": (
         {"positive_passages": [{**passage(1), "text": None}]},
@@ -135,7 +136,7 @@ def test_an_invalid_training_row_is_named_by_key_file_row_and_field(refused, tmp
         ("nothing.jsonl", "there is no file"),
         ("nothing-*.jsonl", "no file matches the glob"),
         ("folder", "is a folder"),
-        ("notes.txt", "is no .jsonl, .jsonl.gz or .parquet file"),
+        ("notes.txt", "is not a .jsonl, .jsonl.gz or .parquet file"),
     ],
 )
 def test_a_path_without_data_is_named(refused, tmp_path, pattern, words):
@@ -148,7 +149,7 @@ def test_a_path_without_data_is_named(refused, tmp_path, pattern, words):
 def test_a_cut_compressed_file_is_named(refused, tmp_path):
     file = write_jsonl(tmp_path / "rows.jsonl.gz", [training_row(i) for i in range(32)])
     file.write_bytes(file.read_bytes()[:-20])
-    refused("train", [f"data.train={file}"], str(file), "cannot be read further")
+    refused("train", [f"data.train={file}"], str(file), "damaged gzip data")
 
 
 def test_rows_without_hard_negatives_train_with_passages_of_other_rows(command, settings, tmp_path):
@@ -174,12 +175,12 @@ ENCODING_MISTAKES = [
     (["num_shards=0"], "num_shards: 0 "),
     (["num_shards=4"], "num_shards=4"),
     (["side=left"], "side: 'left' is not possible. Set side to one of: passage, query"),
-    (["side=query", "split=dev"], "data.queries.dev is not set"),
+    (["side=query", "split=dev"], "data.queries.dev: is not set"),
     (["encode.precision=8"], "encode.precision: '8' is not possible"),
     (["encode.dtype=int8"], "encode.dtype: 'int8' is not possible"),
     (["encode.chunk_size=0"], "encode.chunk_size: 0 "),
     (["encode.tokens_per_batch=many"], "encode.tokens_per_batch: 'many' "),
-    (["model_dir=/nowhere"], "/nowhere is no folder with a model"),
+    (["model_dir=/nowhere"], "/nowhere is not a folder with a model"),
     (["model.pooling=mean"], "model.pooling: 'mean' contradicts"),
     (["model.passage_max_length=100"], "model.passage_max_length: 100 contradicts"),
     (["model.tied=false"], "model.tied: False contradicts"),
@@ -199,11 +200,11 @@ def test_a_mistake_in_encoding_is_one_line(refused, finished_run, overrides, sta
 
 
 CORPORA = {
-    "duplicate docid": ([passage(0), passage(1), passage(0)], 'row 3: docid "d0" stands in an earlier row too'),
+    "duplicate docid": ([passage(0), passage(1), passage(0)], 'row 3: docid "d0" is also in an earlier row'),
     "null text": ([passage(0), {"docid": "d1", "text": None}], 'row 2 (docid "d1"): text is null'),
     "missing text": ([passage(0), {"docid": "d1", "title": "x"}], 'row 2 (docid "d1"): text is missing'),
     "missing docid": ([{"title": "x", "text": "y"}], "row 1: docid is missing"),
-    "no rows": ([], "holds no rows"),
+    "no rows": ([], "has no rows"),
 }
 
 
@@ -218,7 +219,7 @@ def test_an_invalid_corpus_is_named_by_key_file_row_and_field(refused, tiny_mode
     ("row", "message"),
     [
         ({"query_id": "q1", "query": ""}, "query is empty"),
-        ({"query_id": "q0", "query": "x"}, "stands in an earlier row"),
+        ({"query_id": "q0", "query": "x"}, "is also in an earlier row"),
     ],
 )
 def test_an_invalid_query_is_named_by_key_file_row_and_field(refused, tiny_model, tmp_path, row, message):
@@ -233,8 +234,8 @@ SEARCH_MISTAKES = [
     (["memory=lots"], "memory: 'lots' "),
     (["format=xml"], "format: 'xml' is not possible"),
     (["shard=3"], "shard: 3 does not exist"),
-    (["shard=1", "num_shards=4"], "01-of-04.safetensors is not there"),
-    (["split=dev"], "dev.safetensors is not there. Make it with encode.py"),
+    (["shard=1", "num_shards=4"], "01-of-04.safetensors does not exist"),
+    (["split=dev"], "dev.safetensors does not exist. Make it with encode.py"),
 ]
 
 
@@ -259,7 +260,7 @@ def test_search_names_the_missing_shard(refused, finished_run):
 def test_search_refuses_embeddings_of_another_model_or_dimension(
     refused, command, settings, finished_run, tiny_model, tmp_path, other, place
 ):
-    save_bi_encoder(load_bi_encoder(tiny_model, **other), tmp_path / "other")
+    save_bi_encoder(load_bi_encoder(tiny_model, settings=Settings(**other)), tmp_path / "other")
     assert command("encode", *settings, place, f"model_dir={tmp_path}/other", "overwrite=true")[0] == 0
     name = "test.safetensors" if place == "side=query" else "01-of-03.safetensors"
     refused("search", ["overwrite=true"], name, "by different models")
@@ -289,7 +290,7 @@ def test_an_embedding_file_cut_short_is_named(refused, finished_run):
     file = finished_run / "embeddings" / "passage" / "01-of-03.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-5])
-    refused("search", ["overwrite=true"], f"{file} has {len(content) - 5:,} bytes where {len(content):,} belong")
+    refused("search", ["overwrite=true"], f"{file} has {len(content) - 5:,} bytes, not {len(content):,}")
 
 
 def test_a_depth_beyond_the_corpus_gives_the_whole_corpus(command, settings, finished_run):
@@ -312,7 +313,7 @@ def shard_rankings(command, settings, finished_run):
 def test_reduce_names_what_is_wrong(refused, shard_rankings):
     refused("reduce", ["depth=0"], "depth: 0 ")
     refused("reduce", ["format=xml"], "format: 'xml' is not possible")
-    refused("reduce", ["split=dev"], "rankings/dev", "holds no shards")
+    refused("reduce", ["split=dev"], "rankings/dev", "has no shards")
     first = shard_rankings / "00-of-03.trec"
     second = shard_rankings / "01-of-03.trec"
     kept = second.read_text()
@@ -334,9 +335,9 @@ EVALUATION_MISTAKES = [
     (["data.answers=fuzzy"], "data.answers: 'fuzzy' is not possible. Set data.answers to one of: string, regex"),
     (["data.match_title=title"], "data.match_title: 'title' is not true or false"),
     (["data.qrels.test=/nowhere.qrels"], "data.qrels: there is no file /nowhere.qrels"),
-    (["run_file=/nowhere.trec"], "/nowhere.trec is not there"),
+    (["run_file=/nowhere.trec"], "/nowhere.trec does not exist"),
     (["run_file=null"], "run_file: None is not text"),
-    (["split=dev"], "data.queries.dev is not set"),
+    (["split=dev"], "data.queries.dev: is not set"),
 ]
 
 
@@ -382,21 +383,35 @@ def test_questions_without_answers_are_named(refused, finished_run, tmp_path):
         "evaluate",
         ["overwrite=true", f"data.queries.test={file}"],
         "data.queries",
-        "question q6 (1 in all) has no answers",
+        "question q6 (the first of 1) has no answers",
     )
     for row in rows:
         row.pop("answers", None)
     write_jsonl(file, rows)
     overrides = ["overwrite=true", f"data.queries.test={file}", "data.qrels.test=null"]
-    refused("evaluate", overrides, "data.queries", "question q0 (12 in all) has no answers")
+    refused("evaluate", overrides, "data.queries", "question q0 (the first of 12) has no answers")
 
 
-def test_an_answer_that_is_no_regular_expression_is_named(refused, finished_run, tmp_path):
+def test_an_invalid_regular_expression_is_named_and_matches_nothing(command, settings, finished_run, tmp_path):
     rows = [question(i) for i in range(0, 36, 3)]
     rows[1]["answers"] = [f"({WORDS[0]}"]
     file = write_jsonl(tmp_path / "queries.jsonl", rows)
     overrides = ["overwrite=true", f"data.queries.test={file}", "data.answers=regex"]
-    refused("evaluate", overrides, "data.queries", repr(f"({WORDS[0]}"), "question q3", "no regular expression")
+    code, out, err = command("evaluate", *settings, *overrides)
+    assert (code, err) == (0, "")
+    assert f"1 answers can never match: {f'({WORDS[0]}'!r} of question q3 is not a regular expression" in out
+    metrics = json.loads((finished_run / "evaluation" / "test" / "metrics.json").read_text())
+    assert metrics["invalid_answers"]["count"] == 1
+    assert metrics["invalid_answers"]["first"][0]["qid"] == "q3"
+
+
+def test_cutoffs_beyond_the_rankings_are_left_out_in_one_line(command, settings, finished_run):
+    code, out, err = command("evaluate", *settings, "overwrite=true", "topk=[1,20,30]")
+    assert (code, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if "left out" in line]
+    assert "top-30 (" in line
+    metrics = json.loads((finished_run / "evaluation" / "test" / "metrics.json").read_text())
+    assert set(metrics["accuracy"]) == {"1", "20"}
 
 
 def test_a_finished_stage_is_not_made_again_without_overwrite(refused, finished_run, shard_rankings):

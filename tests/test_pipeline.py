@@ -17,7 +17,7 @@ def test_shards_searched_alone_and_merged_rank_as_the_whole_corpus(command, sett
     run = tmp_path / "run"
     assert "trained 4 steps" in succeed(command("train", *settings))
     succeed(command("encode", *settings, "shard=1"))
-    assert "2 of 3 shards encoded now, 1 were there" in succeed(command("encode", *settings))
+    assert "2 of 3 shards encoded, 1 existed already" in succeed(command("encode", *settings))
     succeed(command("encode", *settings, "side=query"))
     succeed(command("search", *settings))
     whole = (run / "rankings" / "test.trec").read_text()

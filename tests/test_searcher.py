@@ -1,4 +1,4 @@
-"""Searching by text finds what search.py finds; mixed-up models and corpora are refused."""
+"""Searching by text equals search.py; embeddings of another model or corpus are refused."""
 
 import subprocess
 import sys
@@ -10,14 +10,16 @@ from support.world import ROOT, passage, question, write_jsonl
 
 import dpr_lightning
 from dpr_lightning.data.sources import open_corpus, open_queries
-from dpr_lightning.embeddings.shards import open_shards
+from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.encoding.stage import ShardEncoder, encode_passages
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
-from dpr_lightning.retrieval.faiss_index import build_index
+from dpr_lightning.model.settings import Settings
+from dpr_lightning.retrieval.index_file import open_index
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.stage import search
+from dpr_lightning.run_dir import RunDir
 
 QUESTIONS = [question(i) for i in (3, 11, 29)]
 
@@ -26,14 +28,12 @@ QUESTIONS = [question(i) for i in (3, 11, 29)]
 def run_dir(world, tiny_model, tmp_path_factory):
     """An untied model and the embeddings of the small world in 3 shards."""
     folder = tmp_path_factory.mktemp("searcher") / "run"
-    bi_encoder = load_bi_encoder(tiny_model, tied=False)
+    bi_encoder = load_bi_encoder(tiny_model, settings=Settings(tied=False))
     for weight in bi_encoder.query.parameters():
         weight.data += 0.01
     save_bi_encoder(bi_encoder, folder / "model")
     corpus = open_corpus(str(world / "corpus.jsonl"))
-    encode_passages(
-        ShardEncoder(bi_encoder, corpus, side="passage"), folder / "embeddings" / "passage", shard=None, num_shards=3
-    )
+    encode_passages(RunDir(folder), ShardEncoder(bi_encoder, corpus, side="passage"), shard=None, num_shards=3)
     return folder
 
 
@@ -42,22 +42,23 @@ def corpus(world):
     return str(world / "corpus.jsonl")
 
 
-def test_it_finds_what_the_search_stage_finds(run_dir, corpus, tmp_path):
+def test_it_ranks_as_the_search_stage(run_dir, corpus, tmp_path):
     source = open_queries(str(write_jsonl(tmp_path / "queries.jsonl", QUESTIONS)))
     encoder = ShardEncoder(load_bi_encoder(run_dir / "model"), source, side="query")
-    encoder.encode(tmp_path / "queries.safetensors")
-    search(tmp_path / "queries.safetensors", run_dir / "embeddings" / "passage", tmp_path, split="test", depth=7)
-    ranked = list(read_rankings(tmp_path / "test.trec"))
+    run = RunDir(run_dir)
+    encoder.encode(run.query_embeddings("three"))
+    search(run, split="three", depth=7)
+    ranked = list(read_rankings(run.ranking("three")))
     found = dpr_lightning.Searcher(run_dir, corpus=corpus).search([row["query"] for row in QUESTIONS], depth=7)
     assert [one.docids for one in found] == [one.docids for one in ranked]
     for one, expected in zip(found, ranked, strict=True):
-        np.testing.assert_allclose(one.scores, expected.scores, rtol=1e-5)  # the queries share other batches
+        np.testing.assert_allclose(one.scores, expected.scores, rtol=1e-5)  # the queries are in other batches
         assert [{key: row[key] for key in ("docid", "title", "text")} for row in one.passages] == [
             passage(int(docid[1:])) for docid in one.docids
         ]
 
 
-def test_many_questions_and_none(run_dir, corpus):
+def test_it_takes_many_questions_and_none(run_dir, corpus):
     searcher = dpr_lightning.Searcher(run_dir, corpus=corpus)
     texts = [question(i % 40)["query"] for i in range(70)]
     found = searcher.search(texts, depth=100)
@@ -70,11 +71,12 @@ def test_many_questions_and_none(run_dir, corpus):
 @pytest.fixture(scope="module")
 def indexed(run_dir):
     """The run with an index of 4 lists."""
-    build_index(run_dir / "index", "IVF4,Flat", open_shards(run_dir / "embeddings" / "passage"), memory=1 << 20)
+    run = RunDir(run_dir)
+    open_index(run, "IVF4,Flat", open_passages(run.passage_shards), memory=1 << 20)
     return run_dir
 
 
-def test_an_index_that_visits_all_lists_finds_what_exact_search_finds(indexed, corpus):
+def test_an_index_that_visits_all_lists_ranks_exactly(indexed, corpus):
     texts = [row["query"] for row in QUESTIONS]
     exact = dpr_lightning.Searcher(indexed, corpus=corpus).search(texts, depth=7)
     ann = {"nprobe": 4, "rescore": 2}
@@ -84,22 +86,24 @@ def test_an_index_that_visits_all_lists_finds_what_exact_search_finds(indexed, c
         assert one.passages == expected.passages
     few = dpr_lightning.Searcher(indexed, corpus=corpus, index="IVF4,Flat").search(texts, depth=40)
     assert all(0 < len(one.docids) < 40 for one in few)
-    with pytest.raises(UserError, match=r"index: .*index/SQ8 is not there. Build it with search.py index='SQ8'"):
+    with pytest.raises(UserError, match=r"index: .*index/SQ8 does not exist. Build it with search.py index='SQ8'"):
         dpr_lightning.Searcher(indexed, corpus=corpus, index="SQ8")
 
 
-def test_what_cannot_be_searched_is_refused(run_dir, corpus, tiny_model, tmp_path):
+def test_impossible_searches_are_refused(run_dir, corpus, tiny_model, tmp_path):
     searcher = dpr_lightning.Searcher(run_dir, corpus=corpus)
     with pytest.raises(UserError, match=r"questions: 'one text' is one text. Give a list"):
         searcher.search("one text")
     with pytest.raises(UserError, match="depth: 0 is not a whole number"):
         searcher.search(["a"], depth=0)
     other = write_jsonl(tmp_path / "other.jsonl", [passage(i) for i in range(39)])
-    with pytest.raises(UserError, match=r"data.corpus: .*other.jsonl is not what .*00-of-03.safetensors was made of"):
+    with pytest.raises(
+        UserError, match=r"corpus: .*00-of-03.safetensors was made of another corpus than .*other.jsonl"
+    ):
         dpr_lightning.Searcher(run_dir, corpus=str(other))
     with pytest.raises(UserError, match=r"00-of-03.safetensors is by another model than"):
         dpr_lightning.Searcher(run_dir, corpus=corpus, model_dir=tiny_model)
-    with pytest.raises(UserError, match="passage holds no shards"):
+    with pytest.raises(UserError, match="passage has no shards"):
         dpr_lightning.Searcher(tmp_path, corpus=corpus)
 
 
@@ -111,7 +115,7 @@ def test_importing_the_package_does_not_import_torch():
         dpr_lightning.Finder  # noqa: B018
 
 
-def test_a_question_on_the_command_line_shows_scores_docids_and_passages(run_dir, corpus, monkeypatch):
+def test_ask_shows_scores_docids_and_passages(run_dir, corpus, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
     text = QUESTIONS[1]["query"]
     out = succeed(run_script("ask", run_dir, text, "--corpus", corpus, "--depth", "2"))
@@ -122,15 +126,15 @@ def test_a_question_on_the_command_line_shows_scores_docids_and_passages(run_dir
         assert f"{score:.3f}" in out
         assert row["text"] in out
     assert f" {found.docids[2]} " not in out
-    assert "holds no shards" in mistake(run_script("ask", run_dir / "absent", text, "--corpus", corpus))
+    assert "has no shards" in mistake(run_script("ask", run_dir / "absent", text, "--corpus", corpus))
     assert "there is no file" in mistake(run_script("ask", run_dir, text, "--corpus", "absent.jsonl"))
 
 
-def test_a_question_on_the_command_line_is_searched_with_an_index(indexed, corpus, monkeypatch):
+def test_ask_searches_with_an_index(indexed, corpus, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
     text = QUESTIONS[1]["query"]
     (found,) = dpr_lightning.Searcher(indexed, corpus=corpus, index="IVF4,Flat").search([text], depth=40)
     out = succeed(run_script("ask", indexed, text, "--corpus", corpus, "--depth", "40", "--index", "IVF4,Flat"))
     assert {word for word in out.split() if word[0] == "d" and word[1:].isdigit()} == set(found.docids)
     asked = run_script("ask", indexed, text, "--corpus", corpus, "--index", "SQ8")
-    assert "index/SQ8 is not there" in mistake(asked)
+    assert "index/SQ8 does not exist" in mistake(asked)

@@ -14,6 +14,7 @@ def encode(config: Config) -> str:
     from dpr_lightning.encoding.devices import end_with_parent, find_devices
     from dpr_lightning.encoding.stage import ShardEncoder, encode_passages, encode_passages_on_devices
     from dpr_lightning.model.bi_encoder import load_bi_encoder
+    from dpr_lightning.model.settings import Settings
 
     end_with_parent()
     run, side, split, shard = RunDir(Path(config["run_dir"])), config["side"], config["split"], config["shard"]
@@ -31,6 +32,7 @@ def encode(config: Config) -> str:
         "model",
         keys={"name_or_path": "model_dir"},
         name_or_path=config["model_dir"] or run.model,
+        settings=config.call(Settings, "model"),
         explicit=explicit_keys("model"),
         lora=None,
         new_projection=False,

@@ -20,11 +20,10 @@ def evaluate(config: Config) -> str:
         stage.evaluate,
         "data",
         "",
-        run_file=config["run_file"] or run.ranking(split, config["format"]),
+        run=run,
         queries=queries,
         corpus=corpus,
-        folder=run.evaluation(split),
-        keys={"qrels_file": f"data.qrels.{split}"},
+        keys={"qrels": f"data.qrels.{split}"},
     )
     table = accuracy_table(config["name"], evaluation.metrics, config["data.published"])
     return f"{table}\n{evaluation.summary}"

@@ -1,6 +1,6 @@
 """Train a bi-encoder."""
 
-from dpr_lightning.launch import Config, command, config_errors, explicit_keys, keep_settings, training_run_dir
+from dpr_lightning.launch import Config, command, config_errors, explicit_keys, save_training_config, training_run_dir
 from dpr_lightning.run_dir import RunDir
 
 
@@ -11,6 +11,7 @@ def train(config: Config) -> str:
 
     from dpr_lightning.data.datamodule import RetrievalDataModule
     from dpr_lightning.model.bi_encoder import load_bi_encoder
+    from dpr_lightning.model.settings import Settings
     from dpr_lightning.training.fit import fit, make_trainer, prepare_run
     from dpr_lightning.training.grad_cache import make_grad_cache
     from dpr_lightning.training.module import RetrieverModule
@@ -18,7 +19,8 @@ def train(config: Config) -> str:
     run = RunDir(training_run_dir(config))
     with config_errors("seed"):
         config.call(seed_everything, "", verbose=False)
-    bi_encoder = config.call(load_bi_encoder, "model", explicit=explicit_keys("model"))
+    settings = config.call(Settings, "model")
+    bi_encoder = config.call(load_bi_encoder, "model", settings=settings, explicit=explicit_keys("model"))
     data = config.call(RetrievalDataModule, "data", "", inputs=bi_encoder.inputs)
     parts = {key: config.instantiate(key) for key in ("loss", "optimizer", "scheduler")}
     grad_cache = config.call(make_grad_cache, "grad_cache")
@@ -34,7 +36,7 @@ def train(config: Config) -> str:
         loggers=[config.instantiate(f"logger.{name}") for name in config["logger"]],
     )
     config.call(prepare_run, "", run=run)  # this late, so that a mistake removes nothing
-    keep_settings(config, run.training_config)
+    save_training_config(config, run)
     return fit(trainer, module, data, run=run)
 
 

@@ -22,9 +22,13 @@ NO_DOCID = -1
 class Batch(NamedTuple):
     """A batch for the bi-encoder.
 
-    targets [B] int64: the row among the P passages of each question's positive. docids [P] and positive_docids [B, M]
-    (padded with -1) int64: hashed docids, by which the loss knows a question's other positives. scores [P] float32: a
-    teacher's score of each passage for its own question, NaN where there is none.
+    Attributes:
+        queries: The questions' tokens.
+        passages: The passages' tokens.
+        targets: [B] int64, the row of each question's positive among the P passages.
+        docids: [P] int64, hashed docids.
+        positive_docids: [B, M] int64, hashed docids of each question's known positives, padded with -1.
+        scores: [P] float32, a teacher's score of each passage for its own question, or NaN.
     """
 
     queries: Tokens
@@ -36,14 +40,14 @@ class Batch(NamedTuple):
 
 
 class Collator:
-    """Makes a `Batch` of examples; question i's passages follow those of question i - 1, its positive first."""
+    """Makes a `Batch` of examples. The passages are grouped by question, in order, each group's positive first."""
 
     def __init__(self, inputs: InputTokenizer) -> None:
-        """Takes the tokenizer of the model that the batches are for."""
+        """Store the tokenizer of the model that the batches are for."""
         self.inputs = inputs
 
     def __call__(self, examples: list[Example]) -> Batch:
-        """The batch of at least one example."""
+        """Return the batch of at least one example."""
         passages = [passage for example in examples for passage in example.passages]
         groups = np.array([len(example.passages) for example in examples])
         most = max(len(example.positive_docids) for example in examples)

@@ -1,4 +1,4 @@
-"""The training and validation data of one process, as Lightning wants them."""
+"""The training and validation data of one process, as a Lightning data module."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from dpr_lightning.errors import check_at_least, check_positive
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader over `TrainingBatches` that can start anew behind the batches an interrupted run had taken.
+    """A loader over `TrainingBatches` that can resume after the batches that an interrupted run had consumed.
 
-    Counts what it hands out, not what workers have fetched ahead. Lightning keeps its state in checkpoints.
+    It counts the batches that it returned, not those that workers have prefetched. Lightning saves its state.
     """
 
     batch_sampler: TrainingBatches
-    _next = (0, 0)  # epoch and batch
+    _next = (0, 0)  # epoch and batch of the next batch
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         epoch, taken = self.batch_sampler.epoch, self.batch_sampler.first_batch
@@ -35,18 +35,18 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and batch that come next."""
+        """Return the epoch and the number of the next batch."""
         epoch, batch = self._next
         return {"epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the next iteration begin there."""
+        """Start the next iteration at a saved state."""
         self._next = (state["epoch"], state["batch"])
         self.batch_sampler.epoch, self.batch_sampler.first_batch = self._next
 
 
 class RetrievalDataModule(pl.LightningDataModule):
-    """Training batches (shuffled by seed and epoch) and, where `dev` is given, validation batches."""
+    """Training batches, shuffled by seed and epoch, and validation batches if `dev` is given."""
 
     def __init__(
         self,
@@ -64,28 +64,28 @@ class RetrievalDataModule(pl.LightningDataModule):
         skip_invalid: bool = False,
         seed: int = 42,
     ) -> None:
-        """Checks and opens the files at once, so that bad input stops before any training.
+        """Open and check the files at once, so that bad input is reported before training starts.
 
         Args:
-            inputs: the model's tokenizer with its lengths.
-            train: training files; see `open_training`.
-            train_weights: how often an epoch sees the rows of each entry of `train`; see `TrainingBatches`.
-            dev: validation files of the same form, or None for no validation.
-            batch_size: questions per device.
-            passages_per_query: passages per question, the positive included.
-            positives: how the positive is chosen; see `TrainingExamples`.
-            negatives: how hard negatives are chosen; see `TrainingExamples`.
-            dev_negatives: hard negatives that each dev question puts into the validation pool, at most.
-            num_workers: processes that tokenize ahead; 0 does it in the training process.
-            skip_invalid: count and leave out invalid rows instead of stopping.
-            seed: decides order and sampling.
+            inputs: The model's tokenizer.
+            train: Training files; see `open_training`.
+            train_weights: How often an epoch shows the rows of each entry of `train`; see `TrainingBatches`.
+            dev: Validation files in the same format; None for no validation.
+            batch_size: Questions per device.
+            passages_per_query: Passages per question, including its positive.
+            positives: How the positive is chosen; see `TrainingExamples`.
+            negatives: How hard negatives are chosen; see `TrainingExamples`.
+            dev_negatives: Maximum number of hard negatives that a dev question adds to the validation pool.
+            num_workers: Processes that prefetch and tokenize; 0 tokenizes in the training process.
+            skip_invalid: Count and skip invalid rows instead of raising.
+            seed: Determines order and sampling.
 
         Raises:
-            UserError: an invalid file, row or setting.
+            UserError: A file, a row or a setting is invalid.
         """
         super().__init__()
-        check_positive(batch_size, "data.batch_size")
-        check_at_least(0, num_workers, "data.num_workers")
+        check_positive(batch_size, "batch_size")
+        check_at_least(0, num_workers, "num_workers")
         check_at_least(0, seed, "seed")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.collate = Collator(inputs)
@@ -96,17 +96,17 @@ class RetrievalDataModule(pl.LightningDataModule):
         self._resume_at: dict[str, int] = {}
         self.dev_examples = None
         if dev:
-            dev_rows = open_training(dev, key="data.dev", skip_invalid=skip_invalid).rows
+            dev_rows = open_training(dev, name="dev", skip_invalid=skip_invalid).rows
             self.dev_examples = DevExamples(dev_rows, negatives=dev_negatives)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of `batch_size` questions."""
+        """Return batches of `batch_size` questions."""
         batches = TrainingBatches(
             len(self.train_examples),
             batch_size=self.batch_size,
             seed=self.seed,
             weights=self._weights,
-            **self._place_among_processes(),
+            **self._rank_and_world_size(),
         )
         self._train_loader = ResumableLoader(self.train_examples, batch_sampler=batches, **self._loader_options())
         if self._resume_at:
@@ -114,32 +114,32 @@ class RetrievalDataModule(pl.LightningDataModule):
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Batches of `batch_size` questions, or nothing without dev data."""
+        """Return batches of `batch_size` questions, or an empty list without dev data."""
         if self.dev_examples is None:
             return []
-        batches = DevBatches(len(self.dev_examples), batch_size=self.batch_size, **self._place_among_processes())
+        batches = DevBatches(len(self.dev_examples), batch_size=self.batch_size, **self._rank_and_world_size())
         return DataLoader(self.dev_examples, batch_sampler=batches, **self._loader_options())
 
     def state_dict(self) -> dict[str, int]:
-        """Where training stands in its data, for the checkpoint."""
+        """Return the position in the training data, for the checkpoint."""
         return self._train_loader.state_dict()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the training loader start there.
+        """Start the training loader at a saved position.
 
-        Lightning would restore the loader itself, but only one made after the checkpoint was read, and it makes the
-        loader earlier to count the steps.
+        Lightning restores only a loader that is created after the checkpoint is read, but it creates the loader before
+        that, to count the steps.
         """
         self._resume_at = state
 
-    def _place_among_processes(self) -> dict[str, int]:
+    def _rank_and_world_size(self) -> dict[str, int]:
         if self.trainer is None:
             return {}
         return {"global_rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
     def _loader_options(self) -> dict[str, Any]:
         if self.num_workers:
-            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads do not survive the fork of a worker
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a worker's fork does not copy threads
         return {
             "collate_fn": self.collate,
             "num_workers": self.num_workers,

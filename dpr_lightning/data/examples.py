@@ -1,4 +1,4 @@
-"""Samples training examples. What a row yields in an epoch depends on (seed, epoch, row) and on nothing else."""
+"""Samples training examples. A row's example in an epoch is a pure function of (seed, epoch, row)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from dpr_lightning.errors import UserError, check_at_least, check_choice, check_positive
 
-Passage = dict[str, Any]  # docid, title, text, and the teacher's score for the row's question, if there is one
+Passage = dict[str, Any]  # docid, title, text, and a teacher's score for the row's question or None
 
 
 class Example(NamedTuple):
@@ -24,12 +24,12 @@ class Example(NamedTuple):
 class TrainingExamples(Dataset[Example]):
     """Examples by (epoch, row), each with `passages_per_query` passages.
 
-    - positives `first`: the row's first positive; `random`: one drawn anew each epoch.
-    - negatives `first`: the first ones; `random`: drawn anew each epoch; `rotate`: each row's negatives are shuffled
-      once, and successive epochs take successive slices, so that none repeats before all were used (as Tevatron v1).
+    - `positives`: `first` takes the row's first positive, `random` draws one each epoch.
+    - `negatives`: `first` takes the row's first hard negatives, `random` draws some each epoch. `rotate` shuffles them
+      once and takes the next slice each epoch, so that none repeats before all were used, as in Tevatron v1.
 
-    A row with too few hard negatives is filled up with first positives of other rows, drawn anew each epoch: passages
-    that are negatives by the same right as the in-batch ones.
+    A row with too few hard negatives is filled up with first positives of other rows, drawn each epoch. They act like
+    in-batch negatives.
     """
 
     def __init__(
@@ -41,10 +41,14 @@ class TrainingExamples(Dataset[Example]):
         negatives: str = "rotate",
         seed: int = 42,
     ) -> None:
-        """Takes rows as `open_training` gives them. Raises UserError for a setting that is not possible."""
-        check_positive(passages_per_query, "data.passages_per_query")
-        check_choice(positives, "data.positives", ["first", "random"])
-        check_choice(negatives, "data.negatives", ["rotate", "first", "random"])
+        """Store rows as `open_training` returns them.
+
+        Raises:
+            UserError: A setting is not possible.
+        """
+        check_positive(passages_per_query, "passages_per_query")
+        check_choice(positives, "positives", ["first", "random"])
+        check_choice(negatives, "negatives", ["rotate", "first", "random"])
         self.rows, self.seed = rows, seed
         self.passages_per_query, self.positives, self.negatives = passages_per_query, positives, negatives
 
@@ -62,24 +66,25 @@ class TrainingExamples(Dataset[Example]):
         others = self._others(self.passages_per_query - 1 - len(negatives), row, [*positives, *negatives], draw)
         return Example(record["query"], [positive, *negatives, *others], docids)
 
-    def _hard_negatives(self, held: list[Passage], epoch: int, row: int, draw: random.Random) -> list[Passage]:
-        count = min(self.passages_per_query - 1, len(held))
+    def _hard_negatives(self, negatives: list[Passage], epoch: int, row: int, draw: random.Random) -> list[Passage]:
+        """Return as many of the row's hard negatives as the example needs, or all of them."""
+        count = min(self.passages_per_query - 1, len(negatives))
         if self.negatives == "first":
-            return held[:count]
+            return negatives[:count]
         if self.negatives == "random":
-            return draw.sample(held, count)
-        order = random.Random(f"{self.seed}/{row}").sample(range(len(held)), len(held))
-        return [held[order[(epoch * count + i) % len(held)]] for i in range(count)]
+            return draw.sample(negatives, count)
+        order = random.Random(f"{self.seed}/{row}").sample(range(len(negatives)), len(negatives))
+        return [negatives[order[(epoch * count + i) % len(negatives)]] for i in range(count)]
 
     def _others(self, count: int, row: int, known: list[Passage], draw: random.Random) -> list[Passage]:
-        """`count` passages of other rows, none of them among `known`."""
-        found: list[Passage] = []
+        """Return `count` passages of other rows that are not among `known`."""
+        others: list[Passage] = []
         taken, seen = {passage["docid"] for passage in known}, {row}
-        while len(found) < count:
+        while len(others) < count:
             if len(seen) == len(self.rows):
                 raise UserError(
-                    f"data.train: row {row + 1} needs {count} more negatives than it has, and all other rows together "
-                    f"lend {len(found)}. Add negatives, or lower data.passages_per_query."
+                    f"train: row {row + 1} needs {count} more negatives than it has, but all other rows together have "
+                    f"only {len(others)}. Add negatives, or lower `passages_per_query`."
                 )
             other = draw.randrange(len(self.rows))
             if other in seen:
@@ -87,17 +92,17 @@ class TrainingExamples(Dataset[Example]):
             seen.add(other)
             passage = self.rows[other]["positives"][0]
             if passage["docid"] not in taken:
-                found.append({**passage, "score": None})
+                others.append({**passage, "score": None})
                 taken.add(passage["docid"])
-        return found
+        return others
 
 
 class DevExamples(Dataset[Example]):
-    """Examples by (epoch, row) for validation: the first positive and the row's first `negatives` hard negatives."""
+    """Examples by (epoch, row) for validation: the row's first positive and its first `negatives` hard negatives."""
 
     def __init__(self, rows: Sequence[dict[str, Any]], *, negatives: int) -> None:
-        """Takes rows as `open_training` gives them."""
-        check_at_least(0, negatives, "data.dev_negatives")
+        """Store rows as `open_training` returns them."""
+        check_at_least(0, negatives, "dev_negatives")
         self.rows, self.negatives = rows, negatives
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What a training row, a query and a corpus row must hold. Each check returns the row in one fixed form."""
+"""The schemas of training rows, queries and corpus rows. Each check returns the row in one fixed form."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SCORED_PASSAGE = pa.struct([*_PASSAGE, ("score", pa.float64())])
 
 
 class InvalidRowError(ValueError):
-    """A row that breaks its schema; the message starts with the field."""
+    """A row breaks its schema; the message starts with the field."""
 
 
 class Schema(NamedTuple):
-    """A kind of row: its Arrow columns, the check that yields them, the field that must be unique, if any."""
+    """A kind of row: its Arrow columns, the check that returns them, and the field of its id, which may be `unique`."""
 
     columns: pa.Schema
     check: Callable[[Any], Record]
@@ -28,15 +28,16 @@ class Schema(NamedTuple):
 
 
 def check_training_row(record: Any) -> Record:
-    """`query_id, query, positive_passages, negative_passages`, optional `answers`; at least one positive.
+    """Return a row with `query_id, query, answers, positives, negatives`, where each passage has a `score` or None.
 
-    Optional `scores`, a teacher's, one per positive and then per negative passage: each passage gets its `score`.
+    The record has `query_id, query, positive_passages, negative_passages` and optional `answers`. Optional `scores` are
+    a teacher's, first of the positive and then of the negative passages.
     """
     row = check_query(record)
     row["positives"] = _passages(record, "positive_passages")
     row["negatives"] = _passages(record, "negative_passages")
     if not row["positives"]:
-        raise InvalidRowError("positive_passages is empty, a training question needs one")
+        raise InvalidRowError("positive_passages is empty, but a training question needs one")
     passages = [*row["positives"], *row["negatives"]]
     for passage, score in zip(passages, _scores(record, len(passages)), strict=True):
         passage["score"] = score
@@ -44,7 +45,7 @@ def check_training_row(record: Any) -> Record:
 
 
 def check_query(record: Any) -> Record:
-    """`query_id, query`, optional `answers` (a list of strings)."""
+    """Return a row with `query_id, query, answers`; the record may lack `answers`, a list of strings."""
     query_id, query = _id(record, "query_id"), _text(record, "query")
     if not query.strip():
         raise InvalidRowError("query is empty")
@@ -56,7 +57,7 @@ def check_query(record: Any) -> Record:
 
 
 def check_passage(record: Any) -> Record:
-    """`docid, text`, optional `title` (missing or null counts as empty)."""
+    """Return a row with `docid, title, text`; a title that is missing or null is empty."""
     docid, text = _id(record, "docid"), _text(record, "text")
     title = "" if record.get("title") is None else record["title"]
     if not isinstance(title, str):
@@ -70,11 +71,11 @@ def _passages(record: Record, field: str) -> list[Record]:
     if not isinstance(passages, list):
         raise InvalidRowError(f"{field} is missing or not a list")
     checked = []
-    for place, passage in enumerate(passages):
+    for position, passage in enumerate(passages):
         try:
             checked.append(check_passage(passage))
         except InvalidRowError as error:
-            raise InvalidRowError(f"{field}[{place}].{error}") from None
+            raise InvalidRowError(f"{field}[{position}].{error}") from None
     return checked
 
 
@@ -84,9 +85,9 @@ def _scores(record: Record, count: int) -> list[float] | list[None]:
         return [None] * count
     if not isinstance(scores, list) or len(scores) != count:
         raise InvalidRowError(f"scores is not a list of {count} numbers, one per positive and negative passage")
-    for place, score in enumerate(scores):
+    for position, score in enumerate(scores):
         if not isinstance(score, int | float) or isinstance(score, bool) or not abs(score) <= _FLOAT32_MAX:
-            raise InvalidRowError(f"scores[{place}] is not a finite float32 number, but {score!r}")
+            raise InvalidRowError(f"scores[{position}] is {score!r}, not a finite float32 number")
     return [float(score) for score in scores]
 
 
@@ -99,22 +100,22 @@ def _id(record: Any, field: str) -> str:
 
 def _text(record: Any, field: str) -> str:
     if not isinstance(record, dict):
-        raise InvalidRowError(f"the row is no object with fields, but {type(record).__name__}")
+        raise InvalidRowError(f"the row is not an object with fields, but {type(record).__name__}")
     if field not in record:
         raise InvalidRowError(f"{field} is missing")
     value = record[field]
     if not isinstance(value, str):
-        raise InvalidRowError(f"{field} is {'null' if value is None else f'no string, but {reprlib.repr(value)}'}")
+        raise InvalidRowError(f"{field} is {'null' if value is None else f'not a string, but {reprlib.repr(value)}'}")
     _check_utf8(value, field)
     return value
 
 
 def _check_utf8(value: str, field: str) -> None:
-    """Refuses half a surrogate pair, which JSON can spell and no text file or Arrow column can hold."""
+    """Raise for half a surrogate pair, which JSON can express, but not a text file or an Arrow column."""
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidRowError(f"{field} holds half of a surrogate pair, which is no character") from None
+        raise InvalidRowError(f"{field} has half of a surrogate pair, which is not a character") from None
 
 
 def _refuse(problem: str) -> str:

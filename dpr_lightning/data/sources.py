@@ -1,33 +1,31 @@
 """Opens training data, queries and corpora of any size as memory-mapped rows.
 
-The first opening reads every row, checks it, and writes an Arrow file into the cache (`HF_DATASETS_CACHE`), beside it
-what was found out on the way: fingerprint and skipped rows. Later openings map that file. The cache's name depends on
-each source file's path, size and time of change.
+The first opening reads and checks every row and writes an Arrow file into the cache; later openings map that file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import xxhash
-from filelock import FileLock
 
+from dpr_lightning.data.cache import CacheEntry, Facts, content_hash
 from dpr_lightning.data.readers import find_files, read_records
 from dpr_lightning.data.schema import CORPUS, QUERIES, TRAINING, InvalidRowError, Record, Schema
 from dpr_lightning.errors import UserError, check_choice
-from dpr_lightning.files import flush_to_disk, write_json
 
 _log = logging.getLogger(__name__)
-_FORMAT = 3  # raise it when the cached form changes
-_BATCH_ROWS = 1000  # training rows hold up to hundreds of passages
+_FORMAT = 4  # raise it when the cached form changes
+_BATCH_ROWS = 1000
+_BATCH_BYTES = 1 << 27  # a training row may have hundreds of passages
+_ROW_BYTES = (1 << 31) - 1  # offsets within an Arrow column are 32-bit integers
 Files = str | Sequence[str] | None
 
 
@@ -42,127 +40,158 @@ class Source(NamedTuple):
     skipped: int
 
 
-def open_training(files: Files, *, key: str = "data.train", skip_invalid: bool = False) -> Source:
-    """Rows `query_id, query, answers, positives, negatives`; passages are `{docid, title, text, score}`."""
-    return _open(files, TRAINING, key, skip_invalid)
+def open_training(files: Files, *, name: str = "train", skip_invalid: bool = False) -> Source:
+    """Return rows `query_id, query, answers, positives, negatives`; a passage is `{docid, title, text, score}`."""
+    return _open(files, TRAINING, name, skip_invalid)
 
 
-def open_queries(files: Files, *, key: str = "data.queries", skip_invalid: bool = False) -> Source:
-    """Rows `query_id, query, answers`."""
-    return _open(files, QUERIES, key, skip_invalid)
+def open_queries(files: Files, *, name: str = "queries", skip_invalid: bool = False) -> Source:
+    """Return rows `query_id, query, answers`."""
+    return _open(files, QUERIES, name, skip_invalid)
 
 
-def open_corpus(files: Files, *, key: str = "data.corpus", skip_invalid: bool = False) -> Source:
-    """Rows `docid, title, text`."""
-    return _open(files, CORPUS, key, skip_invalid)
+def open_corpus(files: Files, *, name: str = "corpus", skip_invalid: bool = False) -> Source:
+    """Return rows `docid, title, text`."""
+    return _open(files, CORPUS, name, skip_invalid)
 
 
-def _open(spec: Files, schema: Schema, key: str, skip_invalid: bool) -> Source:
-    """Raises UserError for what `find_files` and `read_records` refuse, an invalid row, a repeated id, no rows."""
-    check_choice(skip_invalid, "data.skip_invalid", [True, False])
-    files = find_files(spec, key=key)
-    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    identity = repr((_FORMAT, schema.columns.names, skip_invalid, states))
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "dpr_lightning"
-    folder.mkdir(parents=True, exist_ok=True)
-    cached = folder / hashlib.sha256(identity.encode()).hexdigest()[:32]
-    arrow, facts = cached.with_suffix(".arrow"), cached.with_suffix(".json")
-    with FileLock(cached.with_suffix(".lock")):
-        if not (facts.exists() and arrow.exists()):
-            _log.info("%s: checking %s once", key, ", ".join(file.name for file in files))
-            write_json(facts, _convert(files, schema, key, skip_invalid, arrow))
-    found = json.loads(facts.read_text())
-    if found["skipped"]:
-        _log.warning("%s: %d invalid rows skipped, the first: %s", key, found["skipped"], found["first_skipped"])
-    return Source(datasets.Dataset.from_file(str(arrow)), found["fingerprint"], found["skipped"])
+def _open(spec: Files, schema: Schema, name: str, skip_invalid: bool) -> Source:
+    """Return the rows of all files.
+
+    Args:
+        spec: See `find_files`.
+        schema: The kind of the rows.
+        name: The argument that `spec` comes from, for messages.
+        skip_invalid: Count and skip invalid rows instead of raising.
+
+    Raises:
+        UserError: A file is missing or damaged, a row is invalid, an id is repeated, or there are no rows.
+    """
+    check_choice(skip_invalid, "skip_invalid", [True, False])
+    files = find_files(spec, name=name)
+    contents = [(file.suffix, content_hash(file)) for file in files]
+    problems = _Problems(files, name, skip_invalid)
+    entry = CacheEntry(repr((_FORMAT, schema.columns.names, skip_invalid, contents)))
+
+    def convert(path: Path) -> Facts:
+        _log.info("%s: checking %s once", name, ", ".join(file.name for file in files))
+        facts = _convert(files, schema, problems, path)
+        if [(file.suffix, content_hash(file)) for file in files] != contents:
+            raise UserError(f"{name}: {', '.join(map(str, files))} changed during reading. Wait until it is complete.")
+        return facts
+
+    facts = entry.facts(convert)
+    if facts["skipped"]:
+        first = problems.describe(*facts["first_skipped"])
+        _log.warning("%s: %d invalid rows skipped, the first: %s", name, facts["skipped"], first)
+    return Source(datasets.Dataset.from_file(str(entry.arrow)), facts["fingerprint"], facts["skipped"])
 
 
-def _convert(files: list[Path], schema: Schema, key: str, skip_invalid: bool, arrow: Path) -> dict[str, Any]:
-    """Writes the valid rows to `arrow` and returns the facts kept beside it."""
-    digest, rows, problems = xxhash.xxh3_128(), 0, _Problems(key, skip_invalid)
-    encode = json.JSONEncoder(ensure_ascii=False).encode
-    temporary = arrow.with_suffix(".arrow.tmp")
-    try:
-        with temporary.open("wb") as file, pa.ipc.new_stream(file, schema.columns) as stream:
-            for batch in _valid_batches(files, schema, problems):
-                rows += len(batch)
-                for row in batch:
-                    digest.update(encode(row).encode() + b"\n")
-                stream.write_batch(pa.RecordBatch.from_pylist(batch, schema.columns))
-            stream.close()
-            flush_to_disk(file)
-        if not rows:
-            skipped = f" but {problems.count} invalid ones, the first: {problems.first}" if problems.count else ""
-            raise UserError(f"{key}: {', '.join(map(str, files))} holds no rows{skipped}. Correct {key}.")
-        temporary.replace(arrow)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _convert(files: list[Path], schema: Schema, problems: _Problems, path: Path) -> Facts:
+    """Write the valid rows to an Arrow file and return facts about them."""
+    digest, rows = xxhash.xxh3_128(), 0
+    with path.open("wb") as file, pa.ipc.new_stream(file, schema.columns) as stream:
+        for batch in _valid_batches(files, schema, problems):
+            rows += len(batch)
+            for row in batch:
+                digest.update(row.line)
+            stream.write_batch(pa.RecordBatch.from_pylist([row.record for row in batch], schema.columns))
+    if not rows:
+        invalid = f"{problems.count} invalid and no valid rows, the first: {problems.describe(*problems.first)}"
+        content = invalid if problems.count else "no rows"
+        raise UserError(f"{problems.name}: {', '.join(map(str, files))} has {content}. Correct `{problems.name}`.")
     return {"fingerprint": digest.hexdigest(), "skipped": problems.count, "first_skipped": problems.first}
 
 
+class _Row(NamedTuple):
+    """A valid row: the number of its file, its number in it, and the record, also as a line of JSON."""
+
+    file: int
+    number: int
+    record: Record
+    line: bytes
+
+
 class _Problems:
-    """Raises at the first invalid row, or counts such rows where they are to be skipped."""
+    """Raises at the first invalid row, or counts such rows if they are to be skipped."""
 
-    def __init__(self, key: str, skip: bool) -> None:
-        self.key, self.skip, self.count, self.first = key, skip, 0, ""
+    def __init__(self, files: list[Path], name: str, skip: bool) -> None:
+        self.files, self.name, self.skip, self.count = files, name, skip, 0
+        self.first: tuple[int, str] = (0, "")
 
-    def add(self, file: Path, row: int, named: str, problem: object) -> None:
-        found = f"{file}, row {row}{named}: {problem}"
+    def add(self, file: int, row: int, problem: str) -> None:
+        """Count or raise a problem; the text follows the row's number directly."""
+        first = (file, f"row {row}{problem}")
         if not self.skip:
-            remedy = "Correct the row, or set data.skip_invalid=true to count and skip such rows."
-            raise UserError(f"{self.key}: {found}. {remedy}")
+            remedy = "Correct the row, or set `skip_invalid`=true to count and skip such rows."
+            raise UserError(f"{self.name}: {self.describe(*first)}. {remedy}")
+        self.first = self.first if self.count else first
         self.count += 1
-        self.first = self.first or found
+
+    def describe(self, file: int, problem: str) -> str:
+        """Return the problem with its file; facts in the cache do not name files, which may have moved since."""
+        return f"{self.files[file]}, {problem}"
 
 
-def _valid_batches(files: list[Path], schema: Schema, problems: _Problems) -> Iterator[list[Record]]:
+def _valid_batches(files: list[Path], schema: Schema, problems: _Problems) -> Iterator[list[_Row]]:
+    """Yield the valid rows, in batches that are limited by rows and by bytes."""
     seen = _SeenIds()
-    batch: list[tuple[Path, int, Record]] = []
-    for file in files:
-        for row, record in read_records(file):
-            try:
-                checked = schema.check(record)
-            except InvalidRowError as error:
-                given = record.get(schema.id_field) if isinstance(record, dict) else None
-                named = f" ({schema.id_field} {_quoted(given)})" if isinstance(given, str | int) else ""
-                problems.add(file, row, named, error)
-            else:
-                batch.append((file, row, checked))
-                if len(batch) == _BATCH_ROWS:
-                    yield _without_repeated(batch, schema, seen, problems)
-                    batch = []
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    batch: list[_Row] = []
+    size = 0
+    for file, number, record in _records(files):
+        try:
+            checked = schema.check(record)
+            line = f"{encode(checked)}\n".encode()
+            if len(line) > _ROW_BYTES:
+                raise InvalidRowError(f"the row has {len(line):,} bytes, more than {_ROW_BYTES:,}")
+        except InvalidRowError as error:
+            id_ = record.get(schema.id_field) if isinstance(record, dict) else None
+            named = f" ({schema.id_field} {_quoted(id_)})" if isinstance(id_, str | int) else ""
+            problems.add(file, number, f"{named}: {error}")
+            continue
+        if batch and (len(batch) == _BATCH_ROWS or size + len(line) > _BATCH_BYTES):
+            yield _without_repeated(batch, schema, seen, problems)
+            batch, size = [], 0
+        batch.append(_Row(file, number, checked, line))
+        size += len(line)
     yield _without_repeated(batch, schema, seen, problems)
 
 
-def _without_repeated(
-    batch: list[tuple[Path, int, Record]], schema: Schema, seen: _SeenIds, problems: _Problems
-) -> list[Record]:
+def _records(files: list[Path]) -> Iterator[tuple[int, int, object]]:
+    """Yield (number of the file, row, record)."""
+    for number, file in enumerate(files):
+        for row, record in read_records(file):
+            yield number, row, record
+
+
+def _without_repeated(batch: list[_Row], schema: Schema, seen: _SeenIds, problems: _Problems) -> list[_Row]:
+    """Return the rows whose id is new."""
     if not schema.unique:
-        return [checked for _, _, checked in batch]
+        return batch
     kept = []
-    for (file, row, checked), is_new in zip(batch, seen.add([c[schema.id_field] for _, _, c in batch]), strict=True):
+    for row, is_new in zip(batch, seen.add([row.record[schema.id_field] for row in batch]), strict=True):
         if is_new:
-            kept.append(checked)
+            kept.append(row)
         else:
-            problems.add(
-                file, row, "", f"{schema.id_field} {_quoted(checked[schema.id_field])} stands in an earlier row too"
-            )
+            id_ = _quoted(row.record[schema.id_field])
+            problems.add(row.file, row.number, f": {schema.id_field} {id_} is also in an earlier row")
     return kept
 
 
 def _quoted(value: str | int) -> str:
-    """An id in quotes, any characters that cannot be printed spelled out."""
+    """Return an id in quotes, with escapes for characters that cannot be printed."""
     return f'"{repr(str(value))[1:-1]}"'
 
 
 class _SeenIds:
-    """A set of ids by 64-bit hash, 8 bytes each: 170 MB and a 1-in-80,000 chance of a false alarm for 21 million."""
+    """A set of 64-bit hashes of ids: for 21 million, 170 MB and a chance of 1 in 80,000 that two ids collide."""
 
     def __init__(self) -> None:
         self._levels: list[np.ndarray] = []  # sorted hashes; each level is longer than the next
 
     def add(self, ids: list[str]) -> np.ndarray:
-        """Adds the ids and tells for each [len(ids)] whether it is new."""
+        """Add the ids and return, for each of them, whether it is new: [len(ids)] bool."""
         hashes = np.array([xxhash.xxh3_64_intdigest(value.encode()) for value in ids], dtype=np.uint64)
         first = np.zeros(len(ids), dtype=bool)
         first[np.unique(hashes, return_index=True)[1]] = True

@@ -1,23 +1,22 @@
-"""The embedding file: one shard's embeddings and ids as safetensors, grown chunk by chunk, opened memory-mapped.
+"""The embedding file: one shard's embeddings and ids as safetensors, written chunk by chunk, read memory-mapped.
 
 Tensors, in this order: `chunk_xxh3` [chunks + 1] uint64, `embeddings` [rows, dim] float32 or float16, `id_offsets`
-[rows + 1] int64, `id_bytes` uint8 (UTF-8 ids end to end; id i is `id_bytes[id_offsets[i]:id_offsets[i + 1]]`). The
-header's metadata, all strings: format, chunk_size, side, shard, num_shards, first_row, rows, precision,
-tokens_per_batch, model_fingerprint, data_fingerprint.
+[rows + 1] int64, `id_bytes` uint8 (see `ids.py`). The header's metadata, all strings: format, chunk_size, side, shard,
+num_shards, first_row, rows, precision, tokens_per_batch, model_fingerprint, data_fingerprint.
 
 All sizes are known before the first row is encoded, so the header is written first, and an unfinished file
-(`….partial`) is laid out as the finished one. `chunk_xxh3` holds the XXH3 hash of each chunk of `chunk_size` rows, 0
-while it is not written, and last that of the ids: what counts as written is what has its checksum.
+(`….partial`) has the layout of the finished one. `chunk_xxh3` stores the XXH3 hash of each chunk of `chunk_size` rows,
+then that of the ids; 0 means not yet written. A chunk counts as written only if its checksum matches.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from dpr_lightning.embeddings.ids import Ids
+from dpr_lightning.embeddings.ids import Ids, release_pages
 from dpr_lightning.errors import UserError
 
 FORMAT = "dpr_lightning.embeddings/1"
@@ -34,7 +33,7 @@ DTYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "U64": "<u8", "U8": "u1"}
 
 @dataclass(frozen=True)
 class Identity:
-    """What an embedding file holds: which rows of which data, by which model, in which precision and batches."""
+    """The content of an embedding file: which rows of which data, by which model, in which precision and batches."""
 
     side: str
     shard: int
@@ -53,60 +52,77 @@ class Embeddings:
 
     path: Path
     identity: Identity
-    ids: Ids
     array: NDArray[Any]
     chunk_size: int
-    checksums: NDArray[np.uint64]  # [chunks + 1], the last of the ids
-    _intact: set[int] = field(default_factory=set)  # chunks that need no second check
+    _ids: Ids
+    _checksums: NDArray[np.uint64]  # [chunks + 1], last that of the ids
+    _intact: set[int] = field(default_factory=set)  # chunks already compared with their checksums
 
-    def blocks(self, rows: int, *, keep: bool = False) -> Iterator[NDArray[Any]]:
-        """Blocks [rows, dim] of `array` in order, the last smaller; each chunk is checked once, at its last row.
-
-        A block's pages leave this process's memory when the next is asked for, unless told to `keep` them, which makes
-        reading them again faster.
+    @cached_property
+    def ids(self) -> Ids:
+        """The id of each row, compared with its checksum at the first use.
 
         Raises:
-            UserError: rows are not as they were written; blocks given before may be damaged as well.
+            UserError: The ids are not as they were written.
+        """
+        if self._ids.checksum() != self._checksums[-1]:
+            raise self._damaged("the ids")
+        if not self._ids.has_valid_offsets():
+            raise self._damaged("the ids", "their offsets are impossible")
+        return self._ids
+
+    @property
+    def content_hash(self) -> str:
+        """The XXH3 hash of the checksums of all chunks and of the ids."""
+        return xxhash.xxh3_64_hexdigest(self._checksums.tobytes())
+
+    def blocks(self, rows: int, *, keep: bool = False) -> Iterator[NDArray[Any]]:
+        """Yield `array` in order as blocks [rows, dim], the last smaller.
+
+        Each chunk is compared with its checksum once, when its last row is reached. Release a block's pages when the
+        next block is requested, unless `keep`, which makes reading them again faster.
+
+        Raises:
+            UserError: Rows are not as they were written; blocks yielded before may be damaged as well.
         """
         digest, total = xxhash.xxh3_64(), len(self.array)
-        mapping: Any = self.array.base
         for first in range(0, total, rows):
             row, end = first, min(first + rows, total)
             while row < end:
                 chunk = row // self.chunk_size
-                stop = min(end, (chunk + 1) * self.chunk_size)
+                chunk_end = min(total, (chunk + 1) * self.chunk_size)
+                stop = min(end, chunk_end)
                 if chunk not in self._intact:
                     digest.update(self.array[row:stop].data)
-                    if stop in (total, (chunk + 1) * self.chunk_size):
-                        if digest.intdigest() != self.checksums[chunk]:
+                    if stop == chunk_end:
+                        if digest.intdigest() != self._checksums[chunk]:
                             raise self._damaged(f"rows {chunk * self.chunk_size:,} to {stop - 1:,}")
                         self._intact.add(chunk)
                         digest.reset()
                 row = stop
             yield self.array[first:end]
-            if isinstance(mapping, mmap.mmap) and not keep:
-                mapping.madvise(mmap.MADV_DONTNEED)  # the pages stay in the system's cache, not in this process
+            if not keep:
+                release_pages(self.array)
 
     def verify(self) -> None:
-        """Raises UserError, naming what is damaged first, unless embeddings and ids are as they were written."""
+        """Raise UserError, naming what is damaged first, unless embeddings and ids are as they were written."""
         for _ in self.blocks(self.chunk_size):
             pass
-        if self.ids.checksum() != self.checksums[-1]:
-            raise self._damaged("the ids")
+        _ = self.ids
 
-    def _damaged(self, what: str) -> UserError:
-        return UserError(f"{self.path}: {what} are damaged (their checksum differs). Delete the file and encode again.")
+    def _damaged(self, what: str, why: str = "their checksum differs") -> UserError:
+        return UserError(f"{self.path}: {what} are damaged ({why}). Delete the file and encode again.")
 
 
 def open_embeddings(path: str | Path) -> Embeddings:
-    """The ids and the memory-mapped embeddings of a file; `verify` on the result checks every byte of them.
+    """Open an embedding file; `verify` on the result checks every embedding and id.
 
     Raises:
-        UserError: no such file, cut short, or not an embedding file of ours.
+        UserError: The file does not exist, is cut short, or is not an embedding file of this program.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} is not there. Make it with encode.py, or correct the path.")
+        raise UserError(f"{path} does not exist. Make it with encode.py, or correct the path.")
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -124,19 +140,21 @@ def open_embeddings(path: str | Path) -> Embeddings:
         if header != tensor_entries(identity.rows, dim, header["embeddings"]["dtype"], id_bytes, chunk_size):
             raise ValueError("other tensors")
     except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError, struct.error) as error:
-        raise UserError(f"{path} is no embedding file of this program. Encode again, or correct the path.") from error
-    end = start + header["id_bytes"]["data_offsets"][1]
-    if path.stat().st_size != end:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes where {end:,} belong. Delete it and encode again.")
+        raise UserError(
+            f"{path} is not an embedding file of this program. Encode again, or correct the path."
+        ) from error
+    size, expected = path.stat().st_size, start + header["id_bytes"]["data_offsets"][1]
+    if size != expected:
+        raise UserError(f"{path} has {size:,} bytes, not {expected:,}. Delete it and encode again.")
 
     def mapped(name: str) -> NDArray[Any]:
         dtype, shape = DTYPES[header[name]["dtype"]], tuple(header[name]["shape"])
         if 0 in shape:
-            return np.empty(shape, dtype)  # nothing cannot be mapped
+            return np.empty(shape, dtype)  # an empty range cannot be mapped
         return np.memmap(path, dtype, "r", start + header[name]["data_offsets"][0], shape)
 
     ids = Ids(mapped("id_offsets"), mapped("id_bytes"))
-    return Embeddings(path, identity, ids, mapped("embeddings"), chunk_size, mapped("chunk_xxh3"))
+    return Embeddings(path, identity, mapped("embeddings"), chunk_size, ids, mapped("chunk_xxh3"))
 
 
 def table_size(rows: int, chunk_size: int) -> int:
@@ -145,7 +163,7 @@ def table_size(rows: int, chunk_size: int) -> int:
 
 
 def tensor_entries(rows: int, dim: int, dtype: str, id_bytes: int, chunk_size: int) -> dict[str, Any]:
-    """The header's entry of each tensor, in file order."""
+    """Return the header's entry of each tensor, in file order."""
     shapes = {
         "chunk_xxh3": ("U64", [table_size(rows, chunk_size)]),
         "embeddings": (dtype, [rows, dim]),

@@ -1,24 +1,161 @@
-"""Which rows make a shard, how its file is called, and whether a folder's shards fit together."""
+"""A corpus in shards: which rows each shard has, and the embedding files of all shards opened as one."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpr_lightning.embeddings.file import Embeddings, open_embeddings
+from dpr_lightning.embeddings.ids import DECODED_AT_ONCE
 from dpr_lightning.errors import UserError
+from dpr_lightning.run_dir import shard_name
 
 _NAME = re.compile(r"(\d+)-of-(\d+)")
+_RANKINGS_SELECTED = 4096  # rankings whose candidates a search selects at once
+Rows = NDArray[np.int64]
+
+
+class ShardedEmbeddings:
+    """The embeddings and docids of a corpus, or of one shard of it, from one file or several.
+
+    A corpus row counts from the first row of the first shard.
+    """
+
+    def __init__(self, shards: Sequence[Embeddings]) -> None:
+        """Check that the shards belong together.
+
+        Args:
+            shards: At least one, in row order.
+
+        Raises:
+            UserError: Shards by different models, of different data or dimensions, or with rows missing in between.
+        """
+        self.shards, first = shards, shards[0]
+        self.path, self.dtype = first.path, first.array.dtype
+        self.dim: int = first.array.shape[1]
+        self.model_fingerprint = first.identity.model_fingerprint
+        self.data_fingerprint = first.identity.data_fingerprint
+        self._starts: Rows = np.cumsum([0, *(shard.identity.rows for shard in shards)])
+        self.rows = int(self._starts[-1])
+        self.bytes = sum(shard.array.nbytes for shard in shards)
+        for shard, start in zip(shards, self._starts.tolist(), strict=False):
+            _check_same_model(first, shard)
+            if shard.identity.data_fingerprint != self.data_fingerprint:
+                raise UserError(f"{first.path} and {shard.path} are of different data sets. Encode one of them again.")
+            _check_first_row(shard, first.identity.first_row + start)
+
+    def check_queries(self, queries: Embeddings) -> None:
+        """Raise UserError, naming the files, unless the queries are by the same model and of the same dimension."""
+        _check_same_model(queries, self.shards[0])
+
+    def blocks(self, rows: int, *, keep: bool = False) -> Iterator[NDArray[Any]]:
+        """Yield all embeddings in order as blocks of at most `rows` rows; see `Embeddings.blocks`."""
+        for shard in self.shards:
+            yield from shard.blocks(rows, keep=keep)
+
+    def gather(self, rows: Rows) -> NDArray[np.float32]:
+        """Return the embeddings [R, dim] of ascending corpus rows [R], without comparing them with their checksums."""
+        gathered = np.empty((len(rows), self.dim), np.float32)
+        for shard, start, stop in zip(self.shards, self._starts[:-1], self._starts[1:], strict=True):
+            first, last = np.searchsorted(rows, (start, stop))
+            if first < last:
+                gathered[first:last] = shard.array[rows[first:last] - start]
+        return gathered
+
+    def docids(self, rankings: Sequence[Rows] | Rows) -> Iterator[list[str]]:
+        """Yield the docids of each ranking.
+
+        Args:
+            rankings: Corpus rows of each query, as [queries, depth] or as one array per query.
+
+        Raises:
+            UserError: Two passages of a ranking have the same docid.
+        """
+        # Small corpus: decode all docids once, in the memory that selecting candidates has just released.
+        table = None
+        if 2 * self.rows <= sum(map(len, rankings[:_RANKINGS_SELECTED])):
+            table = np.array([docid for shard in self.shards for docid in shard.ids], object)
+        unique = table is not None and len(set(table)) == self.rows
+        step = max(1, DECODED_AT_ONCE // max(1, max(map(len, rankings), default=1)))
+        for first in range(0, len(rankings), step):
+            group = rankings[first : first + step]
+            rows = np.concatenate(group)
+            docids = self._decode(rows) if table is None else table[rows].tolist()
+            start = 0
+            for ranking in group:
+                own = docids[start : (start := start + len(ranking))]
+                if not unique and len(set(own)) < len(own):
+                    raise self._repeated(own, ranking)
+                yield own
+
+    def _decode(self, rows: Rows) -> list[str]:
+        numbers = self._shard_numbers(rows)
+        docids = np.empty(len(rows), object)
+        for number in np.unique(numbers):
+            own = numbers == number
+            docids[own] = self.shards[number].ids.at(rows[own] - self._starts[number])
+        decoded: list[str] = docids.tolist()
+        return decoded
+
+    def _shard_numbers(self, rows: Rows) -> Rows:
+        numbers: Rows = np.searchsorted(self._starts, rows, side="right") - 1
+        return numbers
+
+    def _repeated(self, docids: list[str], rows: Rows) -> UserError:
+        repeated = next(docid for docid in docids if docids.count(docid) > 1)
+        numbers = self._shard_numbers(rows[[docid == repeated for docid in docids]])
+        files = sorted({self.shards[number].path for number in numbers})
+        names = " and ".join(file.name for file in files)
+        return UserError(f"{files[0].parent}: docid {repeated} appears twice in {names}. Encode them again.")
+
+
+def open_passages(folder: Path) -> ShardedEmbeddings:
+    """Open all shards of a folder and check that they are one encoding of a corpus.
+
+    Raises:
+        UserError: As `complete_shards` and `ShardedEmbeddings`, or the corpus does not begin at row 0.
+    """
+    files = complete_shards(folder, ".safetensors", made_by="encode.py")
+    passages = ShardedEmbeddings([open_embeddings(file) for file in files])
+    _check_first_row(passages.shards[0], 0)
+    return passages
+
+
+def complete_shards(folder: Path, ending: str, *, made_by: str) -> list[Path]:
+    """Return the files `00-of-20ENDING` to `19-of-20ENDING` of a folder, in order.
+
+    Raises:
+        UserError: No shards, a missing one, or shards of two divisions of the corpus; the message names the files.
+    """
+    files = {
+        file: match
+        for file in sorted(folder.glob(f"*{ending}"))
+        if (match := _NAME.fullmatch(file.name[: -len(ending)]))
+    }
+    if not files:
+        raise UserError(f"{folder} has no shards (NN-of-NN{ending}). Make them with {made_by}, or correct run_dir.")
+    counts = {int(match[2]): file.name for file, match in files.items()}
+    if len(counts) > 1:
+        names = " and ".join(counts.values())
+        raise UserError(f"{folder} mixes different numbers of shards: {names}. Delete those that do not belong.")
+    (num_shards,) = counts
+    missing = set(range(num_shards)) - {int(match[1]) for match in files.values()}
+    if missing:
+        names = ", ".join(shard_name(shard, num_shards) + ending for shard in sorted(missing))
+        raise UserError(f"{folder}: {names} missing. Make the rest with {made_by}.")
+    return list(files)
 
 
 def shard_rows(shard: int, num_shards: int, rows: int) -> range:
-    """The rows of a shard: contiguous, and over all shards every row once.
+    """Return the rows of a shard: contiguous, and over all shards every row once.
 
     Raises:
-        UserError: a shard that does not exist.
+        UserError: The shard does not exist.
     """
     if not 0 <= shard < num_shards:
         raise UserError(
@@ -27,63 +164,11 @@ def shard_rows(shard: int, num_shards: int, rows: int) -> range:
     return range(shard * rows // num_shards, (shard + 1) * rows // num_shards)
 
 
-def shard_name(shard: int, num_shards: int) -> str:
-    """The file name of a shard without its ending, e.g. `05-of-20`."""
-    width = max(2, len(str(num_shards)))
-    return f"{shard:0{width}d}-of-{num_shards:0{width}d}"
-
-
-def complete_shards(folder: Path, ending: str, *, made_by: str) -> list[Path]:
-    """The files `00-of-20ENDING` to `19-of-20ENDING` of a folder, in order.
-
-    Raises:
-        UserError: none there, one missing, or shards of two different cuts; the message names the files.
-    """
-    found = {
-        file: match
-        for file in sorted(folder.glob(f"*{ending}"))
-        if (match := _NAME.fullmatch(file.name[: -len(ending)]))
-    }
-    if not found:
-        raise UserError(f"{folder} holds no shards (NN-of-NN{ending}). Make them with {made_by}, or correct run_dir.")
-    counts = {int(match[2]): file for file, match in found.items()}
-    if len(counts) > 1:
-        names = " and ".join(file.name for file in counts.values())
-        raise UserError(f"{folder} holds shards of different cuts: {names}. Delete those that do not belong there.")
-    (num_shards,) = counts
-    there = {int(match[1]) for match in found.values()}
-    missing = [shard_name(shard, num_shards) + ending for shard in range(num_shards) if shard not in there]
-    if missing:
-        raise UserError(f"{folder}: {', '.join(missing)} missing. Make the rest with {made_by}.")
-    return list(found)
-
-
-def open_shards(folder: Path) -> list[Embeddings]:
-    """All passage shards of a folder, opened and checked to be parts of one encoding.
-
-    Raises:
-        UserError: as `complete_shards`; shards by different models, of different data, sizes or dimensions.
-    """
-    shards = [open_embeddings(file) for file in complete_shards(folder, ".safetensors", made_by="encode.py")]
-    first = shards[0]
-    row = 0
-    for shard in shards:
-        check_same_model(first, shard)
-        if shard.identity.data_fingerprint != first.identity.data_fingerprint:
-            raise UserError(f"{first.path} and {shard.path} are of different data sets. Encode one of them again.")
-        if shard.identity.first_row != row:
-            raise UserError(f"{shard.path} begins at row {shard.identity.first_row}, not {row}. Encode it again.")
-        row += shard.identity.rows
-    return shards
-
-
-def shard_bounds(shards: list[Embeddings]) -> NDArray[np.int64]:
-    """The corpus row [shards + 1] at which each shard begins, and last the number of rows."""
-    bounds: NDArray[np.int64] = np.cumsum([0, *(len(shard.ids) for shard in shards)])
-    return bounds
-
-
-def check_same_model(a: Embeddings, b: Embeddings) -> None:
-    """Raises UserError, naming the files, unless both are by one model and of one dimension."""
+def _check_same_model(a: Embeddings, b: Embeddings) -> None:
     if a.identity.model_fingerprint != b.identity.model_fingerprint or a.array.shape[1] != b.array.shape[1]:
         raise UserError(f"{a.path} and {b.path} are by different models. Encode one of them again.")
+
+
+def _check_first_row(shard: Embeddings, row: int) -> None:
+    if shard.identity.first_row != row:
+        raise UserError(f"{shard.path} begins at row {shard.identity.first_row}, not {row}. Encode it again.")

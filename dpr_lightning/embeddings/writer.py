@@ -1,4 +1,4 @@
-"""Writes an embedding file chunk by chunk, so that an interrupted run continues after its last intact chunk."""
+"""Write an embedding file chunk by chunk, so that an interrupted run continues after its last intact chunk."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dpr_lightning.embeddings.ids import Ids
 from dpr_lightning.errors import UserError
 from dpr_lightning.files import exclusive_lock, flush_to_disk, refuse_overwrite
 
-_ALIGNMENT = 64  # of the first embedding in the file
+_ALIGNMENT = 64  # bytes: the first embedding's offset in the file is a multiple
 
 
 class EmbeddingWriter:
-    """Grows `path.partial` by whole chunks and gives it its name when complete; a context manager.
+    """Append chunks to `path.partial` and rename it to `path` when it is complete; a context manager.
 
-    A partial file that is there already is continued after its last intact chunk, if its header is the one this writer
-    would write. While it is open, no other process can open a writer on the same file.
+    An existing partial file is continued after its last intact chunk, if its header is the one that this writer would
+    write. While a writer is open, no other process can open one for the same file.
     """
 
     def __init__(
@@ -40,20 +40,20 @@ class EmbeddingWriter:
         chunk_size: int,
         overwrite: bool = False,
     ) -> None:
-        """Opens or continues the partial file.
+        """Open the partial file and find out which rows it has.
 
         Args:
-            path: the final name.
-            identity: goes into the header.
-            ids: the id of each row.
-            dim: size of an embedding.
+            path: The name of the finished file.
+            identity: The content of the file, stored in its header.
+            ids: The id of each row.
+            dim: The size of an embedding.
             dtype: `float32` or `float16`.
-            chunk_size: rows per chunk; the last may be smaller.
-            overwrite: begin anew where the partial file is of something else, and replace a finished file at the end.
+            chunk_size: The rows of a chunk; the last chunk may be smaller.
+            overwrite: Discard a partial file with another header, and replace a finished file at the end.
 
         Raises:
-            UserError: another process holds the file, it is finished already, its partial is of another model, data
-                set or setting, or it cannot be written (from other methods too).
+            UserError: Another process has the file open, it is finished already, its partial file has another model,
+                data set or setting, or it cannot be written (also raised by other methods).
         """
         self.path, self.partial = path, path.with_name(path.name + ".partial")
         self.rows, self.chunk_size = identity.rows, chunk_size
@@ -63,22 +63,22 @@ class EmbeddingWriter:
         self._row_bytes = dim * self.dtype.itemsize
         self._first_embedding = len(self._header) + 8 * table_size(self.rows, chunk_size)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._disk_problems_named(), contextlib.ExitStack() as opened:
-            opened.enter_context(exclusive_lock(path))
+        with self._disk_errors(), contextlib.ExitStack() as opened:
+            opened.enter_context(exclusive_lock(path, remedy="Wait for it to end, or choose another shard"))
             refuse_overwrite(path, overwrite)
             self._file = opened.enter_context(self.partial.open("r+b" if self.partial.exists() else "w+b"))
             self.done = self._continue(overwrite)
             self._opened = opened.pop_all()
 
     def _continue(self, overwrite: bool) -> int:
-        """Cuts the file behind its last intact chunk and returns the rows that it holds."""
-        found = self._file.read(len(self._header))
-        if not self._header.startswith(found) and not overwrite:
+        """Truncate the file after its last intact chunk and return the number of rows before that."""
+        header = self._file.read(len(self._header))
+        if not self._header.startswith(header) and not overwrite:
             raise UserError(
                 f"{self.partial} was begun with another model, data set or setting. "
                 "Delete it, set overwrite=true, or choose another run_dir."
             )
-        if found != self._header:
+        if header != self._header:
             self._file.truncate(0)
             self._write(0, self._header)
         table_bytes = self._first_embedding - len(self._header)
@@ -94,21 +94,21 @@ class EmbeddingWriter:
         return done
 
     def append(self, chunk: NDArray[Any]) -> None:
-        """Adds the next chunk [chunk rows, dim]; when this returns, it is on the disk."""
+        """Append the next chunk [chunk rows, dim] and return when it is on the disk."""
         if len(chunk) != min(self.chunk_size, self.rows - self.done):
-            raise ValueError(f"{self.partial}: {len(chunk)} rows are no chunk, at row {self.done} of {self.rows}")
+            raise ValueError(f"{self.partial}: {len(chunk)} rows are not a chunk, at row {self.done} of {self.rows}")
         content = np.ascontiguousarray(chunk, self.dtype)
-        with self._disk_problems_named():
+        with self._disk_errors():
             self._write(self._end_of_chunks(), content.data)
             self._write_checksum(self.done // self.chunk_size, xxhash.xxh3_64_intdigest(content.data))
             flush_to_disk(self._file)
         self.done += len(chunk)
 
     def finish(self) -> None:
-        """Adds the ids and gives the file its name."""
+        """Append the ids and rename the file to its final name."""
         if self.done != self.rows:
             raise ValueError(f"{self.partial}: {self.done} rows of {self.rows} are written")
-        with self._disk_problems_named():
+        with self._disk_errors():
             self._write(self._end_of_chunks(), self._ids.offsets.astype("<i8").data)
             self._file.write(self._ids.utf8.data)
             self._write_checksum(-(-self.rows // self.chunk_size), self._ids.checksum())
@@ -116,21 +116,21 @@ class EmbeddingWriter:
             self.partial.replace(self.path)
 
     def _end_of_chunks(self) -> int:
-        place = self._first_embedding + self.done * self._row_bytes
-        if self.partial.stat().st_size != place:
-            raise UserError(f"{self.partial} was changed by someone else meanwhile. Give the same command again.")
-        return place
+        end = self._first_embedding + self.done * self._row_bytes
+        if self.partial.stat().st_size != end:
+            raise UserError(f"{self.partial} was changed by another program meanwhile. Run the same command again.")
+        return end
 
     @contextlib.contextmanager
-    def _disk_problems_named(self) -> Iterator[None]:
+    def _disk_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            remedy = "Make room, or correct run_dir or its rights; the same command then goes on"
+            remedy = "Free some space, or correct run_dir or its permissions; the same command then continues"
             raise UserError(f"{self.partial} cannot be written: {error.strerror}. {remedy}.") from error
 
-    def _write(self, place: int, content: bytes | memoryview) -> None:
-        self._file.seek(place)
+    def _write(self, offset: int, content: bytes | memoryview) -> None:
+        self._file.seek(offset)
         self._file.write(content)
 
     def _write_checksum(self, number: int, checksum: int) -> None:
@@ -140,12 +140,12 @@ class EmbeddingWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # told already: what could not be written cannot be written now either
+        with contextlib.suppress(OSError):  # reported already: what could not be written before cannot be flushed now
             self._opened.close()
 
 
 def _header(identity: Identity, dim: int, dtype: np.dtype[Any], id_bytes: int, chunk_size: int) -> bytes:
-    """Length and JSON text, the latter padded so that the embeddings are aligned."""
+    """Return the header's length and its JSON text, padded so that the embeddings are aligned."""
     kind = next(name for name, code in DTYPES.items() if dtype == code)
     metadata = {"format": FORMAT, "chunk_size": chunk_size, **asdict(identity)}
     tensors = tensor_entries(identity.rows, dim, kind, id_bytes, chunk_size)

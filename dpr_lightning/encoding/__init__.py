@@ -1,1 +1,1 @@
-"""Encoding a corpus or queries into embedding files, and reading these."""
+"""Encoding a corpus or queries into embedding files."""

@@ -1,6 +1,6 @@
-"""Every device of a machine: a worker process on each GPU, or on each group of cores, takes one command after another.
+"""Run commands on all devices of a machine: one worker process at a time on each GPU, or on each group of cores.
 
-A worker lives no longer than its parent: its stdin is a pipe that only the parent holds open, and it ends at its end.
+No worker outlives its parent: its stdin is a pipe that only the parent keeps open, and the worker exits when it closes.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from dpr_lightning.errors import UserError
 _log = logging.getLogger(__name__)
 _CORES_PER_GROUP = 8
 _WORKER = "DPR_LIGHTNING_WORKER"
-_LONGEST_LINE = 2**20  # bytes
+_LONGEST_LINE = 2**20  # bytes of a worker's output
 
 
 class Device(NamedTuple):
-    """A GPU or a group of cores: what a process on it finds in its environment, and its CPUs if not all."""
+    """A GPU or a group of cores: environment variables for its processes, and their CPUs, None for all."""
 
     environment: dict[str, str]
     cpus: Collection[int] | None
 
 
 def find_devices(devices: int | str) -> list[Device]:
-    """GPUs, or on a machine without any, groups of cores of about equal size.
+    """Return GPUs, or on a machine without GPUs, groups of cores of about equal size.
 
     Args:
-        devices: how many; `all` takes every GPU, or a group for every 8 cores.
+        devices: The number of devices; `all` means every GPU, or a group for every 8 cores.
 
     Raises:
-        UserError: more than there are.
+        UserError: The machine has fewer.
     """
     if devices != "all" and (type(devices) is not int or devices < 1):
-        raise UserError(f"devices: {devices!r} is not a whole number of at least 1, or all. Correct devices.")
+        raise UserError(f"devices: {devices!r} is not a whole number of at least 1, or all. Correct `devices`.")
     if devices == 1:
         return [Device({}, None)]
     import torch
 
     gpus, cores = torch.cuda.device_count(), _cores()
-    there, what = (gpus, "GPUs") if gpus else (len(cores), "cores")
+    available, what = (gpus, "GPUs") if gpus else (len(cores), "cores")
     count = (gpus or max(1, len(cores) // _CORES_PER_GROUP)) if devices == "all" else int(devices)
-    if count > there:
-        raise UserError(f"devices: {count} are more than this machine's {there} {what}. Lower it, or set it to all.")
+    if count > available:
+        raise UserError(f"devices: {count} are more than this machine's {available} {what}. Set a lower number or all.")
     if gpus:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
         return [Device({"CUDA_VISIBLE_DEVICES": name}, None) for name in visible[:count]]
@@ -57,7 +57,7 @@ def find_devices(devices: int | str) -> list[Device]:
 
 
 def _cores() -> list[list[int]]:
-    """The CPUs that this process may use, those together that share a core."""
+    """Return the CPUs that this process may use, grouped by core."""
     cores: dict[str, list[int]] = {}
     for cpu in sorted(_usable_cpus()):
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
@@ -70,23 +70,23 @@ def _usable_cpus() -> Collection[int]:
 
 
 def _pin_to(cpus: Collection[int] | None) -> None:
-    """Runs this thread on some CPUs from now on, where the system can do that."""
+    """Restrict this thread to some CPUs, if the system can."""
     if cpus is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
 
 
 def run_on_devices(devices: Collection[Device], commands: Mapping[str, list[str]]) -> dict[str, str]:
-    """Runs each command on the next free device; their output goes to the log, each line behind the command's name.
+    """Run each command on the next free device and log its output, each line after the command's name.
 
-    A device on which a command fails takes no further one; the other devices go on. However this process ends, the
-    commands that still run end with it, if they call `end_with_parent`.
+    A device on which a command fails gets no other; the other devices continue. However this process ends, running
+    commands end with it, if they call `end_with_parent`.
 
     Args:
-        devices: as `find_devices` gives them.
-        commands: by name, in the order in which they are started.
+        devices: The devices, from `find_devices`.
+        commands: The commands by name, in the order in which they are started.
 
     Returns:
-        By name, for each command that failed: how it ended and the last line that it printed.
+        By name of each command that failed: how it ended and the last line that it printed.
     """
     return asyncio.run(_run_on_devices(devices, commands))
 
@@ -108,12 +108,12 @@ async def _run_on_devices(devices: Collection[Device], commands: Mapping[str, li
     finally:
         os.close(reading)
         os.close(writing)
-    return failed | dict.fromkeys((name for name, _ in waiting), "not begun")
+    return failed | dict.fromkeys((name for name, _ in waiting), "not started")
 
 
 async def _run(device: Device, name: str, command: list[str], *, stdin: int, every_cpu: Collection[int]) -> str | None:
-    """How the command failed, or None."""
-    _pin_to(device.cpus)  # the worker begins with the CPUs of this thread
+    """Run a command and return how it failed, or None."""
+    _pin_to(device.cpus)  # the worker inherits the CPUs of this thread
     worker = await asyncio.create_subprocess_exec(
         *command,
         stdin=stdin,
@@ -121,7 +121,7 @@ async def _run(device: Device, name: str, command: list[str], *, stdin: int, eve
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, **device.environment, _WORKER: "1"},
         limit=_LONGEST_LINE,
-        start_new_session=True,  # Ctrl-C reaches the parent alone
+        start_new_session=True,  # Ctrl-C reaches the parent only
     )
     try:
         _pin_to(every_cpu)
@@ -142,7 +142,7 @@ async def _run(device: Device, name: str, command: list[str], *, stdin: int, eve
 
 
 def end_with_parent() -> None:
-    """In a command that `run_on_devices` runs, ends this process as soon as its parent is gone; else does nothing."""
+    """End this process as soon as its parent has ended, if `run_on_devices` started it; otherwise do nothing."""
 
     def wait() -> None:
         while os.read(0, 1):

@@ -1,4 +1,4 @@
-"""Encodes one shard: chunks of rows, tokenized ahead, batched by length and token budget, written as they end."""
+"""Encode one shard: chunks of rows, tokenized ahead, batched by length and token budget, written in the background."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ TokenIds = list[list[int]]
 
 
 class Speed(NamedTuple):
-    """What a shard took: rows encoded now, seconds, and tokens with and without padding."""
+    """What encoding took: rows, seconds, and tokens without and with padding."""
 
     rows: int
     seconds: float
     tokens: int
-    positions: int
+    padded_tokens: int
 
 
 def encode_rows(
@@ -42,62 +42,76 @@ def encode_rows(
     tokens_per_batch: int,
     progress: Progress,
 ) -> Speed:
-    """Encodes the rows that `writer` does not hold yet, and finishes its file.
+    """Encode the rows that `writer` does not have yet, and finish its file.
 
-    While a chunk is on the device, one thread tokenizes the next and another writes the one before. The bytes written
-    do not depend on where an earlier attempt was cut off: chunks are cut by row, and what shares a batch is decided
-    within a chunk.
+    Three chunks are in work at a time: one thread tokenizes the next, this one encodes, another writes the one before.
+    The bytes written do not depend on where an earlier run was interrupted: chunks are divided by row, and batches are
+    formed within a chunk.
 
     Args:
-        encoder: in evaluation mode, on its device and in its precision.
-        inputs: pads the batches, unless the encoder packs them.
-        writer: takes the chunks.
-        ids: the id of each row of the shard, for error messages.
-        token_ids: gives the token ids of a range of the shard's rows.
-        tokens_per_batch: tokens of a batch at most, padding included.
-        progress: is told of each batch.
+        encoder: The encoder in evaluation mode, on its device and in its precision.
+        inputs: Pads the batches, unless the encoder packs them.
+        writer: Writes the chunks.
+        ids: The id of each row of the shard, for error messages.
+        token_ids: Returns the token ids of a range of the shard's rows.
+        tokens_per_batch: The most tokens of a batch, padding included.
+        progress: Counts the rows of each batch.
 
     Raises:
-        UserError: an embedding that is not finite; the message names its id.
+        UserError: An embedding is not finite; the message names its id.
     """
     start, first = time.perf_counter(), writer.done
-    tokens = places = 0
+    tokens = padded_tokens = 0
     device = next(encoder.parameters()).device
     multiple, batch_of = _batching(encoder, inputs, device)
-    chunks = [
-        range(row, min(row + writer.chunk_size, writer.rows)) for row in range(first, writer.rows, writer.chunk_size)
-    ]
-    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind, torch.inference_mode():
-        tokenized = [ahead.submit(token_ids, chunk) for chunk in chunks[:1]]
-        stored: Future[None] | None = None
-        for number in range(len(chunks)):
-            chunk_ids = tokenized.pop().result()
-            tokenized += [ahead.submit(token_ids, following) for following in chunks[number + 1 : number + 2]]
-            lengths = [len(row) for row in chunk_ids]
+    starts = range(first, writer.rows, writer.chunk_size)
+    chunks = [range(row, min(row + writer.chunk_size, writer.rows)) for row in starts]
+    with ThreadPoolExecutor(1) as tokenizing, ThreadPoolExecutor(1) as writing, torch.inference_mode():
+        written: Future[None] | None = None
+        for chunk in _look_ahead(token_ids, chunks, tokenizing):
+            # 1. Encode batch by batch. On a GPU this only queues the work.
+            lengths = [len(row) for row in chunk]
             batches = list(length_batches(lengths, tokens_per_batch, multiple))
             embeddings = []
             for rows in batches:
-                batch = batch_of([chunk_ids[row] for row in rows])
-                embeddings.append(encoder(**_moved(batch, device)))
-                places += batch["input_ids"].numel()
+                batch = batch_of([chunk[row] for row in rows])
+                embeddings.append(encoder(**_to_device(batch, device)))
+                padded_tokens += batch["input_ids"].numel()
                 progress.advance(len(rows))
             tokens += sum(lengths)
+            # 2. Start the copy from the device. The writing thread waits for it, so that this one goes on to the next
+            #    chunk.
             fetched = torch.cat(embeddings).to("cpu", non_blocking=device.type == "cuda")
-            ready = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-            if stored is not None:
-                stored.result()
-            stored = behind.submit(_store, writer, ids, fetched, np.concatenate(batches), ready)
-        if stored is not None:
-            stored.result()
+            copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+            # 3. Write the chunk once the one before is written, so that at most two wait in memory.
+            if written is not None:
+                written.result()
+            written = writing.submit(_write_chunk, writer, ids, fetched, np.concatenate(batches), copied)
+        if written is not None:
+            written.result()
     writer.finish()
-    return Speed(writer.rows - first, time.perf_counter() - start, tokens, places)
+    return Speed(writer.rows - first, time.perf_counter() - start, tokens, padded_tokens)
+
+
+def _look_ahead(
+    token_ids: Callable[[range], TokenIds], chunks: Sequence[range], pool: ThreadPoolExecutor
+) -> Iterator[TokenIds]:
+    """Yield the token ids of each chunk; while the caller uses them, `pool` tokenizes the next chunk."""
+    current: Future[TokenIds] | None = None
+    for chunk in chunks:
+        following = pool.submit(token_ids, chunk)
+        if current is not None:
+            yield current.result()
+        current = following
+    if current is not None:
+        yield current.result()
 
 
 def length_batches(lengths: Sequence[int], tokens_per_batch: int, multiple: int | None) -> Iterator[NDArray[np.int64]]:
-    """Rows sorted from long to short (equal lengths in row order), cut so that a batch fits the budget.
+    """Yield the rows of each batch, from long rows to short ones (equal lengths in row order), within the budget.
 
-    A batch counts as rows x longest, the latter rounded up to a multiple of `multiple`; with None, where nothing is
-    padded, as the sum of its lengths.
+    A padded batch has rows x longest tokens, with the longest rounded up to a multiple of `multiple`; a packed one
+    (`multiple` is None) has the sum of its lengths.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     ends = np.cumsum(np.asarray(lengths)[order])
@@ -115,15 +129,15 @@ def length_batches(lengths: Sequence[int], tokens_per_batch: int, multiple: int 
 def _batching(
     encoder: Encoder | PackedEncoder, inputs: InputTokenizer, device: torch.device
 ) -> tuple[int | None, Callable[[TokenIds], dict[str, Any]]]:
-    """To what multiple rows are padded, None where they are packed, and what makes a batch of their token ids."""
+    """Return the multiple to which rows are padded, None if they are packed, and the function that builds a batch."""
     if isinstance(encoder, PackedEncoder):
         return None, encoder.pack
-    multiple = 1 if device.type == "cpu" else 8  # a GPU's kernels want aligned rows
+    multiple = 1 if device.type == "cpu" else 8  # GPU kernels are fastest on aligned rows
     return multiple, functools.partial(inputs.pad, multiple=multiple)
 
 
-def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    if device.type == "cuda":  # only pinned memory is copied while the device computes
+def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    if device.type == "cuda":  # only pinned memory is copied while the GPU computes
         batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
     return {
         name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
@@ -131,18 +145,18 @@ def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     }
 
 
-def _store(
+def _write_chunk(
     writer: EmbeddingWriter,
     ids: Sequence[str],
     fetched: Tensor,
     order: NDArray[np.int64],
-    ready: torch.cuda.Event | None,
+    copied: torch.cuda.Event | None,
 ) -> None:
-    """Writes a chunk whose row order[i] is row i of `fetched`, once the copy from the device is `ready`."""
-    if ready is not None:
-        ready.synchronize()
+    """Write a chunk whose row order[i] is row i of `fetched`, after the copy from the device."""
+    if copied is not None:
+        copied.synchronize()
     embeddings = np.empty(fetched.shape, writer.dtype)
-    with np.errstate(over="ignore"):  # what does not fit float16 becomes infinite
+    with np.errstate(over="ignore"):  # values beyond float16 become infinite
         embeddings[order] = fetched.float().numpy()
     _check_finite(embeddings, ids, writer.done)
     writer.append(embeddings)
@@ -153,5 +167,5 @@ def _check_finite(embeddings: NDArray[Any], ids: Sequence[str], first_row: int) 
     if len(bad):
         raise UserError(
             f"the embedding of {ids[first_row + int(bad[0])]!r} is not finite. "
-            "Set encode.precision=32 and encode.dtype=float32; if it stays, the model's weights are broken."
+            "Set `precision`=32 and `dtype`=float32; if that does not help, the model's weights are broken."
         )

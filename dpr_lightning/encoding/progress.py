@@ -1,4 +1,4 @@
-"""Shows how far a long loop is: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of a long loop: a bar in a terminal, otherwise a log line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress:
-    """Counts rows up to a total; a context manager."""
+    """Counts rows up to a total and shows the count; a context manager."""
 
     def __init__(self, what: str, *, total: int, done: int = 0) -> None:
-        """Begins at `done` of `total`."""
-        self.what, self.total, self.done, self._began_with = what, total, done, done
+        """Start at `done` of `total`."""
+        self.what, self.total, self.done, self._started_at = what, total, done, done
         self._bar: Bar | None = None
         self._task = TaskID(0)
 
@@ -34,7 +34,7 @@ class Progress:
         return self
 
     def advance(self, count: int) -> None:
-        """Counts `count` more."""
+        """Add `count` rows."""
         self.done += count
         if self._bar is not None:
             self._bar.advance(self._task, count)
@@ -42,10 +42,10 @@ class Progress:
         now = time.monotonic()
         if now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            speed = (self.done - self._began_with) / (now - self._start)
+            speed = (self.done - self._started_at) / (now - self._start)
             left = (self.total - self.done) / speed
             _log.info(
-                "%s: %s of %s, %.0f a second, %.0f min left",
+                "%s: %s of %s, %.0f rows/s, %.0f min left",
                 self.what,
                 f"{self.done:,}",
                 f"{self.total:,}",

@@ -1,1 +1,1 @@
-"""How good a ranking is: answers found in its passages, and judged passages."""
+"""How good a ranking is, by the answers that its passages contain and by judged passages."""

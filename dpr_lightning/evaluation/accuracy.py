@@ -1,7 +1,7 @@
-"""Top-k accuracy with its uncertainty, alone and between two systems.
+"""Top-k accuracy with its uncertainty, of one system and between two.
 
-Notation: N questions. `first_hits` [N] int64 is the rank, from 1, of a question's first passage with an answer, and 0
-where none was found.
+Notation: N questions. `first_hits` [N] int64 is the rank, from 1, of each question's first passage with an answer, or 0
+if no ranked passage has one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Accuracy(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Accuracy of one system less that of another on the same questions.
+    """The accuracy of one system minus that of another on the same questions.
 
-    `low` and `high` are a paired-bootstrap 95 % interval, `p_value` is of the exact two-sided sign test (McNemar).
+    `low` and `high` are a paired-bootstrap 95 % interval. `p_value` is that of the exact two-sided sign test (McNemar).
     """
 
     value: float
@@ -39,14 +39,14 @@ class Difference(NamedTuple):
 
 
 def accuracy_at(first_hits: FirstHits, k: int) -> Accuracy:
-    """Top-k accuracy. Resampling N questions with replacement makes the hits binomial, so they are drawn as such."""
+    """Return the top-k accuracy. The hits among N questions drawn with replacement are binomial: draw those instead."""
     questions, share = len(first_hits), float(_hits(first_hits, k).mean())
     resampled = np.random.default_rng(_SEED).binomial(questions, share, _RESAMPLES) / questions
     return Accuracy(share, *_middle_95_percent(resampled))
 
 
 def paired_difference(first_hits: FirstHits, baseline: FirstHits, k: int) -> Difference:
-    """Top-k accuracy of `first_hits` less that of `baseline`, both [N] over the same questions in the same order."""
+    """Return the accuracy of `first_hits` minus that of `baseline`, over the same N questions in the same order."""
     change = _hits(first_hits, k).astype(int) - _hits(baseline, k)
     won, lost, questions = int((change > 0).sum()), int((change < 0).sum()), len(change)
     shares = np.array([won, lost, questions - won - lost]) / questions
@@ -56,14 +56,14 @@ def paired_difference(first_hits: FirstHits, baseline: FirstHits, k: int) -> Dif
 
 
 def sign_test(won: int, lost: int) -> float:
-    """Probability of a split at least as uneven as `won` to `lost` if both were equally likely."""
+    """Return the probability of a split at least as uneven as `won` to `lost` if both are equally likely."""
     total = won + lost
     tail: float = sum(comb(total, i) for i in range(min(won, lost) + 1)) / 2**total
     return min(1.0, 2 * tail)
 
 
 def first_hit(hits: Sequence[bool]) -> int:
-    """The rank, from 1, of the first true value; 0 if there is none."""
+    """Return the rank, from 1, of the first true value; 0 if all are false."""
     return hits.index(True) + 1 if True in hits else 0
 
 

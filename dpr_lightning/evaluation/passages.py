@@ -1,4 +1,4 @@
-"""Finds the passages of a ranking in a corpus of any size."""
+"""The passages of rankings, looked up in a corpus of any size."""
 
 from __future__ import annotations
 
@@ -17,30 +17,35 @@ _ROWS_AT_ONCE = 1000
 
 
 def passage_rows(docids: Iterable[str], corpus: Source, *, run_file: Path) -> dict[str, int]:
-    """The corpus row of each docid, found in one pass over the docid column.
+    """Return the corpus row of each docid, in one pass over the docid column.
+
+    Args:
+        docids: Docids of rankings, in any order and with repetitions.
+        corpus: The passages, as `open_corpus` returns them.
+        run_file: The file of the rankings, for messages.
 
     Raises:
-        UserError: a docid that the corpus lacks; the message names `run_file`, where it stands.
+        UserError: The corpus does not contain a docid.
     """
     wanted = dict.fromkeys(docids)
     column = corpus.rows.with_format("arrow")[:]["docid"]
     rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(list(wanted), pa.string())).to_numpy())
-    found = dict(zip(column.take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True))
-    unknown = [docid for docid in wanted if docid not in found]
+    row_of = dict(zip(column.take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True))
+    unknown = [docid for docid in wanted if docid not in row_of]
     if unknown:
         raise UserError(
-            f"{run_file}: passage {unknown[0]} ({len(unknown):,} in all) is not in data.corpus. "
+            f"{run_file}: passage {unknown[0]} (the first of {len(unknown):,}) is not in `corpus`. "
             "Give the corpus that was searched."
         )
-    return found
+    return row_of
 
 
-def read_passages(rows: dict[str, int], corpus: Source) -> Passages:
-    """Title and text of the passages that stand in these rows."""
-    found: Passages = {}
-    ordered = sorted(rows.values())
-    for start in range(0, len(ordered), _ROWS_AT_ONCE):
-        part = corpus.rows[ordered[start : start + _ROWS_AT_ONCE]]
+def read_passages(row_of: dict[str, int], corpus: Source) -> Passages:
+    """Return title and text of the passages in the given corpus rows."""
+    passages: Passages = {}
+    rows = sorted(row_of.values())
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = corpus.rows[rows[start : start + _ROWS_AT_ONCE]]
         for docid, title, text in zip(part["docid"], part["title"], part["text"], strict=True):
-            found[docid] = (title, text)
-    return found
+            passages[docid] = (title, text)
+    return passages

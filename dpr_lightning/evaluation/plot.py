@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-_COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # told apart by the color-blind
+_COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # for the color-blind too
 _LEFT, _TOP, _WIDTH, _HEIGHT = 56, 16, 520, 300
-_LINE = 18  # of the legend
+_LINE = 18  # height of a line of the legend
 
 
 def accuracy_curves(curves: Mapping[str, Sequence[float]]) -> str:
-    """An SVG document with a line per system: accuracy (0 to 1) over the cutoff k = 1, 2, ... on a log axis."""
+    """Return an SVG document with a line per system: accuracy (0 to 1) over the cutoffs 1, 2, … on a log axis."""
     most = max(len(values) for values in curves.values())
     ticks = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if k <= most]
     bottom, height = _TOP + _HEIGHT, _TOP + _HEIGHT + 48 + _LINE * len(curves)

@@ -1,8 +1,9 @@
-"""Accuracy as a table in the terminal, beside published figures."""
+"""The figures of an evaluation as a table in the terminal, beside published figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -10,40 +11,61 @@ from rich.table import Table
 from rich.text import Text
 
 Figures = Mapping[str, Mapping[int, float]]  # system -> cutoff -> accuracy
+_PUBLISHED_SPLIT = "test"
 
 
-def print_accuracy(name: str, metrics: Mapping[str, Any], published: Figures, console: Console | None = None) -> None:
-    """Prints this run's accuracy with 95 % intervals, the published figures, and the measures from qrels.
+def accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures, width: int | None = None) -> str:
+    """Return the run's accuracy with 95 % intervals, published figures, measures of judged passages, and notes.
 
     Args:
-        name: of the run.
-        metrics: as `evaluate` returns them.
-        published: figures of others on the same questions and corpus.
-        console: where to print, standard output by default.
+        name: Name of the run.
+        metrics: Metrics as `evaluate` returns them.
+        published: Figures that others published for the test questions of this data set; not shown for another split.
+        width: Columns of the table at most, by default those of the terminal.
     """
-    console = console or Console()
+    output = io.StringIO()
+    console = Console(file=output, width=width or Console().width)
     if metrics["accuracy"]:
-        topk = [int(k) for k in metrics["accuracy"]]
-        table = _table(f"answer accuracy, {metrics['questions']:,} questions", topk)
-        intervals = metrics["interval"]
-        cells = [
-            f"{value:.3f} [{intervals[k][0]:.3f}, {intervals[k][1]:.3f}]" for k, value in metrics["accuracy"].items()
-        ]
-        table.add_row(Text(f"{name} (measured)"), *cells)
-        for system, figures in published.items():
-            table.add_row(Text(f"{system} (published)"), *(f"{figures[k]:g}" if k in figures else "" for k in topk))
-        console.print(table)
-    if metrics.get("qrels"):
-        console.print(
-            "judged passages: " + ", ".join(f"{measure} {value:.3f}" for measure, value in metrics["qrels"].items())
-        )
-    if metrics["missing"]:
-        console.print(f"{metrics['missing']:,} questions are not in the ranking and count as misses")
+        console.print(_accuracy_table(name, metrics, published))
+    for note in _notes(metrics):
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
+    return output.getvalue().rstrip()
 
 
-def _table(title: str, topk: Sequence[int]) -> Table:
-    table = Table(title=title, title_justify="left")
+def _accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures) -> Table:
+    intervals, topk = metrics["interval"], [int(k) for k in metrics["accuracy"]]
+    table = Table(title=f"answer accuracy, {metrics['questions']:,} questions", title_justify="left")
     table.add_column("system")
     for k in topk:
         table.add_column(f"top-{k}", justify="right")
+    cells = [f"{value:.3f} [{intervals[k][0]:.3f}, {intervals[k][1]:.3f}]" for k, value in metrics["accuracy"].items()]
+    table.add_row(Text(f"{name} (measured)"), *cells)
+    if metrics["split"] == _PUBLISHED_SPLIT:
+        for system, figures in published.items():
+            table.add_row(Text(f"{system} (published)"), *(f"{figures[k]:g}" if k in figures else "" for k in topk))
     return table
+
+
+def _notes(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines below the table: measures of judged passages, what was left out, what the means run over."""
+    if metrics.get("qrels"):
+        values = ", ".join(f"{measure} {value:.3f}" for measure, value in metrics["qrels"].items())
+        without = metrics["judged_without_relevant"]
+        extra = f", {without:,} of them without a relevant passage" if without else ""
+        yield f"judged passages, {metrics['judged']:,} of {metrics['questions']:,} questions{extra}: {values}"
+    if metrics["without_answers"]:
+        yield f"{metrics['without_answers']:,} questions without answers: answer accuracy is not measured"
+    if metrics["skipped"]:
+        yield f"{metrics['skipped']:,} invalid questions were skipped and do not count"
+    if metrics["missing"]:
+        yield f"{metrics['missing']:,} questions are not in the ranking and count as misses"
+    if left_out := metrics["left_out"]:
+        parts = [f"{_title(name)} (between {low:.3f} and {high:.3f})" for name, (low, high) in left_out.items()]
+        yield f"left out, because the rankings end before the cutoff: {', '.join(parts)}"
+    if tolerated := {name: count for name, count in metrics["undecided"].items() if name not in left_out}:
+        parts = [f"{_title(name)} ({count:,} questions)" for name, count in tolerated.items()]
+        yield f"counted as misses, because their rankings end before the cutoff: {', '.join(parts)}"
+
+
+def _title(measure: str) -> str:
+    return measure.replace("accuracy@", "top-")

@@ -1,4 +1,4 @@
-"""Reads the embedding pickles of Tevatron v1, and nothing else that a pickle may hold: it may hold code."""
+"""Read the embedding pickles of Tevatron v1, and refuse everything else in a pickle, which may run code."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ _ALLOWED = {
 
 
 def read_tevatron_pickle(path: Path) -> tuple[NDArray[Any], list[str]]:
-    """Embeddings [rows, dim] float32 or float16 and ids [rows] of a pickled pair of array and list.
+    """Return embeddings [rows, dim] float32 or float16 and ids [rows] from a pickled pair of array and list.
 
     Raises:
-        UserError: no such file, or anything in it but one such pair.
+        UserError: The file does not exist or is anything but one such pair.
     """
     if not path.is_file():
-        raise UserError(f"{path} is not there. Correct the path.")
+        raise UserError(f"{path} does not exist. Correct the path.")
     try:
         with path.open("rb") as file:
-            found = _ArraysOnly(file).load()
+            pair = _ArraysOnly(file).load()
     except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise UserError(f"{path} is no pickle of an array and a list of ids ({error}). Give Tevatron's.") from error
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], np.ndarray)):
-        raise UserError(f"{path} holds no pair of array and ids. Give the output of Tevatron's encode.")
-    array, ids = found[0], list(found[1])
+        raise UserError(f"{path} is not a pickle of an array and a list of ids ({error}). Give Tevatron's.") from error
+    if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], np.ndarray)):
+        raise UserError(f"{path} is not a pair of array and ids. Give the output of Tevatron's encode.")
+    array, ids = pair[0], list(pair[1])
     if array.ndim != 2 or array.dtype not in (np.float32, np.float16) or len(ids) != len(array):
         raise UserError(
-            f"{path}: {array.dtype} {array.shape} with {len(ids)} ids are no embeddings. Give the output of its encode."
+            f"{path}: {array.dtype} {array.shape} with {len(ids)} ids are not embeddings. Give its encode's output."
         )
     return array, [str(value) for value in ids]
 
 
 def gather_rows(pickles: Sequence[Path], ids: Sequence[str], scratch: Path) -> NDArray[Any]:
-    """The embeddings of all pickles in the order of `ids` [rows, dim], memory-mapped in the new file `scratch`.
+    """Return the embeddings of all pickles in the order of `ids` [rows, dim], memory-mapped in the new file `scratch`.
 
-    Tevatron deals rows out to its shards in an order that depends on the version of `datasets`.
+    Which rows Tevatron puts into which shard depends on the version of `datasets`.
 
     Raises:
-        UserError: as `read_tevatron_pickle`; an id that is unknown, missing or there twice, dimensions that differ.
+        UserError: As `read_tevatron_pickle`; an id that is unknown, missing or repeated; dimensions that differ.
     """
     row_of = {value: row for row, value in enumerate(ids)}
     file_of: dict[str, Path] = {}
@@ -62,13 +62,15 @@ def gather_rows(pickles: Sequence[Path], ids: Sequence[str], scratch: Path) -> N
             raise UserError(f"{path} has other dimensions than {pickles[0]}, or is not finite. Encode it again.")
         for value in part_ids:
             if value not in row_of or value in file_of:
-                problem = f"stands in {file_of[value]} too" if value in file_of else "is not in the data"
+                problem = f"is in {file_of[value]} too" if value in file_of else "is not in the data"
                 raise UserError(f"{path}: {value} {problem}. Give the pickles of one encoding, and its data.")
             file_of[value] = path
         array[[row_of[value] for value in part_ids]] = part
     missing = [value for value in ids if value not in file_of]
     if array is None or missing:
-        raise UserError(f"{missing[0]} ({len(missing):,} in all) is in none of the pickles. Give those of all shards.")
+        raise UserError(
+            f"{missing[0]} ({len(missing):,} ids in total) is in none of the pickles. Give those of all shards."
+        )
     return array
 
 

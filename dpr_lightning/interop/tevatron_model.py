@@ -1,13 +1,15 @@
-"""Loads a Tevatron v1 model whole: weights and pooler are pickles there, of which tensors alone are read."""
+"""Loads a Tevatron v1 model. Its weights and its pooler are pickles, from which only tensors are read."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import pickle
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -15,38 +17,41 @@ from torch import Tensor, nn
 
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import PASSAGE_FOLDER, QUERY_FOLDER, BiEncoder, load_bi_encoder
+from dpr_lightning.model.settings import Settings
 
 _PICKLED_WEIGHTS = "pytorch_model.bin"
+_DEFAULTS = Settings()
 
 
-def load_tevatron(
-    folder: Path, *, query_max_length: int = 32, passage_max_length: int = 156, separator: str = " "
-) -> BiEncoder:
-    """The bi-encoder of a folder with `pooler.pt` and `pooler_config.json`, or without (CLS embeddings then).
+def load_tevatron(folder: Path, *, settings: Settings = _DEFAULTS) -> BiEncoder:
+    """Return the bi-encoder of a folder with `pooler.pt` and `pooler_config.json`, or with neither.
 
-    The folder does not tell lengths and separator.
+    Args:
+        folder: The output folder of a Tevatron training.
+        settings: Lengths and separator of the training, which the folder does not tell. The folder decides whether
+            encoders are tied, and on projection and normalization.
 
     Raises:
-        UserError: no model there, or a pooler that is not a linear layer for each side.
+        UserError: The folder has no model, or a pooler that is not a linear layer for each side.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder. Give the output folder of a Tevatron training.")
-    pooler: dict[str, int | bool] = {}
-    if (folder / "pooler.pt").exists():
-        if not (folder / "pooler_config.json").exists():
-            raise UserError(f"{folder} has pooler.pt, but no pooler_config.json. Copy it from the training's output.")
-        pooler = json.loads((folder / "pooler_config.json").read_text(encoding="utf-8"))
-    with _without_pickles(folder) as readable:
-        bi_encoder = load_bi_encoder(
-            readable,
-            tied=not (folder / QUERY_FOLDER).is_dir() and bool(pooler.get("tied", True)),
-            normalize=bool(pooler.get("normalize", False)),
+        raise UserError(f"{folder} is not a folder. Give the output folder of a Tevatron training.")
+    pooler = _pooler_config(folder)
+    untied = (folder / QUERY_FOLDER).is_dir()
+    try:
+        settings = dataclasses.replace(
+            settings,
+            tied=pooler.get("tied", True) and not untied,
+            normalize=pooler.get("normalize", False),
             projection_dim=pooler.get("output_dim"),
-            query_max_length=query_max_length,
-            passage_max_length=passage_max_length,
-            separator=separator,
-            reads_pooler=True,
         )
+    except UserError as error:
+        raise UserError(f"{folder / 'pooler_config.json'}: {error}") from error
+    with _without_pickles(folder) as readable:
+        try:
+            bi_encoder = load_bi_encoder(readable, settings=settings, reads_pooler=True)
+        except UserError as error:
+            raise UserError(str(error).replace(str(readable), str(folder))) from error
     if pooler:
         weights = _read_weights(folder / "pooler.pt")
         for side, encoder in (("linear_q", bi_encoder.query), ("linear_p", bi_encoder.passage)):
@@ -58,9 +63,23 @@ def load_tevatron(
     return bi_encoder
 
 
+def _pooler_config(folder: Path) -> dict[str, Any]:
+    """Return Tevatron's description of the pooler, empty if the model has none."""
+    file = folder / "pooler_config.json"
+    if not (folder / "pooler.pt").exists():
+        return {}
+    if not file.exists():
+        raise UserError(f"{folder} has pooler.pt, but no pooler_config.json. Copy it from the training's output.")
+    try:
+        config: dict[str, Any] = {"tied": True} | json.loads(file.read_bytes())
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({error}). Copy it from the training's output.") from error
+    return config
+
+
 @contextlib.contextmanager
 def _without_pickles(folder: Path) -> Iterator[Path]:
-    """The folder, or where its weights are pickled, a passing one with links to its files and safetensors instead."""
+    """Yield the folder or, if its weights are pickled, a temporary one with safetensors and links to the rest."""
     parts = [part for part in ("", QUERY_FOLDER, PASSAGE_FOLDER) if (folder / part).is_dir()]
     if not any((folder / part / _PICKLED_WEIGHTS).exists() for part in parts):
         yield folder
@@ -80,15 +99,18 @@ def _without_pickles(folder: Path) -> Iterator[Path]:
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
-        weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        weights = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{file} holds more than weights, or is damaged. Export its state_dict again.") from error
+        raise UserError(f"{file} contains more than weights, or is damaged. Export its state_dict again.") from error
+    if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+        raise UserError(f"{file} does not contain a dictionary of weights. Export its state_dict again.")
     return weights
 
 
 def _fill(projection: nn.Linear, weights: dict[str, Tensor], side: str, file: Path) -> None:
-    found = {name: list(weight.shape) for name, weight in weights.items()}
+    """Copy one side's weights into the projection."""
+    shapes = {name: list(weight.shape) for name, weight in weights.items()}
     needed = {f"{side}.{name}": list(weight.shape) for name, weight in projection.state_dict().items()}
-    if any(found.get(name) != shape for name, shape in needed.items()):
-        raise UserError(f"{file} holds {found} where {needed} are needed. Give pooler and model of one training.")
+    if any(shapes.get(name) != shape for name, shape in needed.items()):
+        raise UserError(f"{file} has {shapes} instead of {needed}. Use pooler and model of one training.")
     projection.load_state_dict({name.removeprefix(f"{side}."): weights[name].float() for name in needed})

@@ -10,7 +10,7 @@ from dpr_lightning.model.encoder import Encoder
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """`auto` becomes `bf16` where the hardware multiplies bfloat16 itself, `32` elsewhere."""
+    """Return `precision`, or for `auto` half precision if the hardware computes in it: `bf16`, on older GPUs `16`."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -19,7 +19,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def for_inference(encoder: Encoder, *, device: torch.device, precision: str) -> Encoder:
-    """The encoder on a device, in evaluation mode and a precision: `32`, `bf16` or `16`; the latter two take a copy."""
+    """Return the encoder on a device, in evaluation mode and in precision `32`, or a copy in `bf16` or `16`."""
     dtypes = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
     if precision != "32":
         encoder = copy.deepcopy(encoder)  # rounded weights would change the model's fingerprint

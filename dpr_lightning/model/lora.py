@@ -1,4 +1,4 @@
-"""Low-rank adapters: training a few new weights beside frozen ones.
+"""Low-rank adapters: train a few new weights while all others stay frozen.
 
 Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv:2106.09685; the layers are peft's.
 """
@@ -17,38 +17,37 @@ from dpr_lightning.errors import UserError, check_positive
 def add_adapters(
     transformer: PreTrainedModel, *, r: int, alpha: float, dropout: float, target_modules: str | Sequence[str]
 ) -> None:
-    """Puts adapters into the transformer and freezes all its other weights.
+    """Add adapters to the transformer, in place, and freeze all its other weights.
 
     Args:
-        transformer: changed in place.
-        r: rank of the adapters.
-        alpha: their outputs count `alpha / r` times.
-        dropout: of their inputs.
-        target_modules: ends of the names of the linear layers that get one, e.g. `["query", "value"]`; or
+        transformer: The transformer to change.
+        r: The rank of the adapters.
+        alpha: The adapters' outputs are scaled by `alpha / r`.
+        dropout: The probability of dropout on the adapters' inputs.
+        target_modules: Ends of the names of the linear layers that get an adapter, e.g. `["query", "value"]`, or
             `all-linear`.
 
     Raises:
-        UserError: peft is not installed, no such layers, or a rank below 1.
+        UserError: peft is not installed, a value is out of range, or no layer has such a name.
     """
-    check_positive(r, "model.lora.r")
+    check_positive(r, "r")
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise UserError(f"dropout: {dropout!r} is not a number from 0 up to, but not including, 1. Correct `dropout`.")
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise UserError(
-            "model.lora: peft is not installed. Install dpr_lightning[lora], or set model/lora=none."
-        ) from error
+        raise UserError("r: adapters need peft, which is not installed. Install dpr_lightning[lora].") from error
     targets = target_modules if isinstance(target_modules, str) else list(target_modules)
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     try:
         inject_adapter_in_model(config, transformer)
     except ValueError as error:
-        raise UserError(
-            f"model.lora.target_modules: {targets!r} names no layers of {type(transformer).__name__}. Correct it."
-        ) from error
+        kind = type(transformer).__name__
+        raise UserError(f"target_modules: {targets!r} names no layers of {kind}. Correct `target_modules`.") from error
 
 
 def merged(transformer: PreTrainedModel) -> PreTrainedModel:
-    """The transformer without adapters: itself if it has none, else a copy whose weights include theirs."""
+    """Return the transformer if it has no adapters, else a copy with their effect added to its weights."""
     adapted = [name for name, module in transformer.named_modules() if hasattr(module, "get_delta_weight")]
     if not adapted:
         return transformer

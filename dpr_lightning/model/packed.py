@@ -1,7 +1,7 @@
 """Encodes sequences packed end to end, so that nothing is computed for padding.
 
-All layers but attention treat tokens one by one; attention is told where each sequence begins and keeps within it.
-Notation: N sequences, T tokens in all, H hidden units.
+Only attention lets tokens see one another, and it is given the offsets of the sequences so as to stay within each.
+Notation: N sequences, T tokens in total, H hidden units.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
-from dpr_lightning.model.encoder import Encoder, positions
+from dpr_lightning.model.encoder import Encoder, position_ids
+from dpr_lightning.model.pooling import POOLING
 
 ARCHITECTURES = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")  # absolute positions
 _log = logging.getLogger(__name__)
 
 
 class PackedEncoder(nn.Module):
-    """An encoder's embeddings, equal to those of padded batches up to rounding, from packed sequences."""
+    """An encoder of packed sequences. Its embeddings equal those of padded batches up to rounding."""
 
     def __init__(self, encoder: Encoder) -> None:
-        """From now on the encoder's transformer takes packed sequences only.
+        """Switch the encoder's transformer to packed sequences for good.
 
         Args:
-            encoder: of one of `ARCHITECTURES`; in half precision if it is on a GPU.
+            encoder: An encoder of one of `ARCHITECTURES`, in half precision if it is on a GPU.
         """
         super().__init__()
         self.encoder, self.dim = encoder, encoder.dim
         encoder.transformer.set_attn_implementation("packed")
-        absolute = positions(encoder.transformer)
+        absolute = position_ids(encoder.transformer)
         self._first_position = absolute.start if absolute else 0
 
     def pack(self, ids: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Token ids of N sequences as arguments of `forward`."""
+        """Return the arguments of `forward` for the token ids of N sequences."""
         offsets = np.cumsum([0, *map(len, ids)])
         lengths = np.diff(offsets)
         position_ids = self._first_position + np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
@@ -53,28 +54,25 @@ class PackedEncoder(nn.Module):
         }
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, offsets: Tensor, max_length: int) -> Tensor:
-        """Embeddings [N, dim].
+        """Return embeddings [N, dim].
 
         Args:
             input_ids: [1, T] int64.
-            position_ids: [1, T] int64, anew for each sequence.
-            offsets: [N + 1] int32, where each sequence begins, and last T.
-            max_length: tokens of the longest sequence.
+            position_ids: [1, T] int64; each sequence starts again with the first position.
+            offsets: [N + 1] int32; the offsets at which the sequences begin, then T.
+            max_length: The number of tokens of the longest sequence.
         """
         output = self.encoder.transformer(
             input_ids=input_ids, position_ids=position_ids, cu_seq_lens_q=offsets, max_length_q=max_length
         )
-        hidden, starts = output.last_hidden_state[0], offsets[:-1]  # [T, H], [N]
-        if self.encoder.pooling == "cls":
-            return self.encoder.project(hidden[starts])
-        tokens = torch.arange(len(hidden), dtype=starts.dtype, device=starts.device)
-        return self.encoder.project(functional.embedding_bag(tokens, hidden, starts, mode="mean"))
+        hidden = output.last_hidden_state[0]  # [T, H]
+        return self.encoder.project(POOLING[self.encoder.pooling].packed(hidden, offsets))
 
 
 def packed_if_supported(encoder: Encoder) -> Encoder | PackedEncoder:
-    """The encoder for packed sequences; itself on a CPU, or with a line that says why packing is not possible."""
+    """Return the encoder for packed sequences, or unchanged if it is on a CPU or cannot pack; then the log says why."""
     if next(encoder.parameters()).device.type == "cpu":
-        return encoder  # packing gains nothing there
+        return encoder  # a CPU gains nothing from packing
     reason = _obstacle(encoder)
     if reason is None:
         return PackedEncoder(encoder)
@@ -87,16 +85,16 @@ def _obstacle(encoder: Encoder) -> str | None:
     if weight.device.type != "cuda":
         return f"packing needs a GPU, this is {weight.device.type}"
     if weight.dtype not in (torch.bfloat16, torch.float16):
-        return f"packing needs encode.precision=bf16 or 16, this is {weight.dtype}"
+        return f"packing needs bf16 or 16 as precision, this is {weight.dtype}"
     if (
         torch.cuda.get_device_capability(weight.device) < (8, 0)
         or not torch.backends.cuda.is_flash_attention_available()
     ):
         return "this GPU or this build of torch has no flash attention"
     if config.model_type not in ARCHITECTURES or getattr(config, "is_decoder", False):
-        return f"packing knows {', '.join(ARCHITECTURES)}, not {config.model_type}"
+        return f"packing supports {', '.join(ARCHITECTURES)}, not {config.model_type}"
     head = config.hidden_size // config.num_attention_heads
-    return f"{head} units per attention head are no multiple of 8 up to 256" if head % 8 or head > 256 else None
+    return f"{head} units per attention head are not a multiple of 8 up to 256" if head % 8 or head > 256 else None
 
 
 @functools.cache
@@ -115,11 +113,11 @@ def _packed_attention(
     max_length_q: int,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each sequence: [1, heads, T, H / heads] each in, [1, T, heads, H / heads] out."""
+    """Return attention within each sequence, [1, T, heads, H / heads], of states that are [1, heads, T, H / heads]."""
     if query.is_cuda:
         q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
         attended = varlen_attn(q, k, v, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
-        return cast(Tensor, attended)[None], None  # a tuple only where auxiliary results are asked for
+        return cast(Tensor, attended)[None], None  # a tuple only if auxiliary results are requested
     parts = [
         functional.scaled_dot_product_attention(query[:, :, part], key[:, :, part], value[:, :, part])
         for part in itertools.starmap(slice, itertools.pairwise(cu_seq_lens_q.tolist()))

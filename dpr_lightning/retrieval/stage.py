@@ -1,125 +1,149 @@
-"""The search stage: query file and passage shards in, ranking out, within a memory budget."""
+"""The search stage: embeddings of queries and passages in, a ranking out, within a memory budget."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from dpr_lightning.embeddings.file import open_embeddings
-from dpr_lightning.embeddings.shards import check_same_model, complete_shards, open_shards, shard_name, shard_rows
-from dpr_lightning.errors import UserError, check_positive
+from dpr_lightning.embeddings.shards import ShardedEmbeddings, complete_shards, open_passages, shard_rows
+from dpr_lightning.errors import UserError, check_choice, check_positive
 from dpr_lightning.files import refuse_overwrite
-from dpr_lightning.retrieval.faiss_index import PassageIndex, build_index
+from dpr_lightning.retrieval.exact import ExactSearch
+from dpr_lightning.retrieval.faiss_index import FaissIndex
 from dpr_lightning.retrieval.memory import parse_bytes, return_freed_arrays
-from dpr_lightning.retrieval.rank import rank_exactly, rank_with_index
-from dpr_lightning.retrieval.rankings import FORMATS, Ranking, merge_rankings, write_rankings
+from dpr_lightning.retrieval.provenance import describe_search, merged_provenance, write_provenance
+from dpr_lightning.retrieval.rankings import Ranking, merge_rankings, write_rankings
+from dpr_lightning.retrieval.retriever import Queries, Retriever
+from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir
 
 _log = logging.getLogger(__name__)
 
 
 def search(
-    query_file: Path,
-    passage_folder: Path,
-    rankings: Path,
+    run: RunDir,
     *,
     split: str,
     depth: int = 100,
     shard: int | None = None,
     num_shards: int = 20,
     memory: str | int = "4GB",
+    method: str | None = None,
     index: str | None = None,
     ann: Mapping[str, int | None] | None = None,
     format: str = "trec",
     overwrite: bool = False,
 ) -> str:
-    """Ranks the passages of a folder of shards, or of one shard, for each query.
-
-    Writes `rankings/SPLIT.trec`, or `rankings/SPLIT/05-of-20.trec` for a shard.
+    """Rank the passages of the corpus, or of one shard, for each query of a split.
 
     Args:
-        query_file: embeddings of the queries.
-        passage_folder: embeddings of the corpus.
-        rankings: folder of the output.
-        split: names the output.
-        depth: passages per query.
-        shard: search this shard alone.
-        num_shards: with `shard`: shards of the corpus.
-        memory: working memory of the process, as a number of bytes or like `4GB`.
-        index: a faiss factory string: search approximately with this index of the whole corpus, built if need be
-            and kept in `index/` beside `rankings`.
-        ann: settings of the index's search, see `PassageIndex`.
+        run: The folder of the experiment.
+        split: The name of the queries and of the ranking.
+        depth: Passages per query.
+        shard: Search this shard only.
+        num_shards: With `shard`, the number of shards.
+        memory: The working memory of the process, as a number of bytes or like `4GB`.
+        method: See `open_retriever`.
+        index: See `open_retriever`; a missing index is built.
+        ann: See `open_retriever`.
         format: `trec` or `text`.
-        overwrite: replace a finished ranking, and an index of other passages.
+        overwrite: Replace a finished ranking, and an index that is damaged or of other passages.
 
     Returns:
         One line: what was written, how much, how fast.
 
     Raises:
-        UserError: missing or mixed-up embeddings, a setting that is not possible, output that is there already.
+        UserError: Embeddings that are missing or do not belong together, a setting that is not possible, a ranking
+            that exists.
     """
     check_positive(depth, "depth")
-    ending = _ending(format)
-    if index is not None and shard is not None:
-        raise UserError(f"index: {index} is of the whole corpus, shard={shard} is not. Set index=null or shard=null.")
+    check_choice(format, "format", list(RANKING_ENDINGS))
     if shard is None:
-        path = rankings / f"{split}{ending}"
+        path = run.ranking(split, format)
+    elif index is not None:
+        raise UserError(f"index: {index} is of the whole corpus, shard={shard} is not. Set index=null or shard=null.")
     else:
         shard_rows(shard, num_shards, 0)  # refuses a shard that does not exist
-        path = rankings / split / f"{shard_name(shard, num_shards)}{ending}"
+        path = run.shard_ranking(split, shard, num_shards, format)
     refuse_overwrite(path, overwrite)
-    queries = open_embeddings(query_file)
+    queries = open_embeddings(run.query_embeddings(split))
     if shard is None:
-        passages = open_shards(passage_folder)
+        passages = open_passages(run.passage_shards)
     else:
-        passages = [open_embeddings(passage_folder / f"{shard_name(shard, num_shards)}.safetensors")]
-    check_same_model(queries, passages[0])
-    total, budget = sum(len(part.ids) for part in passages), parse_bytes(memory)
-    if not total:
-        raise UserError(f"{passages[0].path} holds no passages. Encode the corpus in fewer shards (num_shards).")
-    if depth > total:
-        _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, total)
-        depth = total
+        passages = ShardedEmbeddings([open_embeddings(run.passage_shard(shard, num_shards))])
+    passages.check_queries(queries)
+    if not passages.rows:
+        raise UserError(f"{passages.path} has no passages. Encode the corpus in fewer shards (num_shards).")
+    if depth > passages.rows:
+        _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, passages.rows)
+        depth = passages.rows
+    budget = parse_bytes(memory)
     return_freed_arrays()
     start = time.perf_counter()
-    if index is None:
-        found = rank_exactly(queries, passages, depth, budget)
-    else:
-        indexes = rankings.parent / "index"
-        build_index(indexes, index, passages, memory=budget, overwrite=overwrite)
-        opened = PassageIndex(indexes, index, passages, **(ann or {}))
-        found = rank_with_index(opened, queries, passages, depth, budget)
-    tag = f"dpr_lightning-{queries.identity.model_fingerprint[:8]}"
-    ranked = (Ranking(qid, one.docids, one.scores, tag) for qid, one in zip(queries.ids, found, strict=True))
-    count = write_rankings(path, ranked, format=format)
+    retriever = open_retriever(run, passages, method=method, index=index, ann=ann, memory=budget, overwrite=overwrite)
+    ranked = zip(queries.ids, retriever.search(Queries(queries.ids, queries), depth=depth), strict=True)
+    rankings = (Ranking(qid, one.docids, one.scores, retriever.tag) for qid, one in ranked)
+    count = write_rankings(path, rankings, format=format)
+    write_provenance(path, describe_search(queries, passages, depth=depth, index=index))
     seconds = time.perf_counter() - start
     speed = f"{count / seconds:,.0f} queries/s"
-    return f"{path}: {count:,} queries x {depth:,} of {total:,} passages in {seconds:,.1f} s ({speed})"
+    return f"{path}: {count:,} queries x {depth:,} of {retriever.rows:,} passages in {seconds:,.1f} s ({speed})"
 
 
-def reduce(rankings: Path, *, split: str, depth: int = 100, format: str = "trec", overwrite: bool = False) -> str:
-    """Merges the shards' rankings `rankings/SPLIT/*` into `rankings/SPLIT.trec`.
+def open_retriever(
+    run: RunDir,
+    passages: ShardedEmbeddings,
+    *,
+    method: str | None = None,
+    index: str | None = None,
+    ann: Mapping[str, int | None] | None = None,
+    memory: int | None = None,
+    overwrite: bool = False,
+) -> Retriever:
+    """Return the retriever of a method; no other code chooses one.
+
+    Args:
+        run: The folder of the experiment.
+        passages: The embeddings of the corpus.
+        method: `exact` or `index`; None means `index` if one is given, else `exact`.
+        index: The FAISS factory string of an approximate index.
+        ann: Settings of the index's search; see `FaissIndex`.
+        memory: Bytes for a search of many queries, and for building the index; None searches few queries at a time
+            with an index that exists.
+        overwrite: Replace an index that is damaged or of other passages.
+
+    Raises:
+        UserError: Settings that contradict each other, or as `FaissIndex`.
+    """
+    method = method or ("exact" if index is None else "index")
+    check_choice(method, "method", ["exact", "index"])
+    if (method == "index") != (index is not None):
+        raise UserError(f"method: {method} contradicts index={index}. Leave one of them out.")
+    if index is not None:
+        return FaissIndex(run, index, passages, ann=ann, memory=memory, overwrite=overwrite)
+    return ExactSearch(passages, memory=memory)
+
+
+def reduce(run: RunDir, *, split: str, depth: int = 100, format: str = "trec", overwrite: bool = False) -> str:
+    """Merge a split's rankings of all shards into one.
 
     Returns:
         One line: what was written, how much, how fast.
 
     Raises:
-        UserError: shards missing or not of one search, output that is there already.
+        UserError: Shards that are missing or not from one search, a ranking that exists.
     """
     check_positive(depth, "depth")
-    ending = _ending(format)
-    path = rankings / f"{split}{ending}"
+    check_choice(format, "format", list(RANKING_ENDINGS))
+    path = run.ranking(split, format)
     refuse_overwrite(path, overwrite)
     start = time.perf_counter()
-    files = complete_shards(rankings / split, ending, made_by="search.py -m shard='range(N)'")
+    ending, command = RANKING_ENDINGS[format], "search.py -m shard='range(N)'"
+    files = complete_shards(run.shard_rankings(split), ending, made_by=command)
+    provenance = merged_provenance(files, depth=depth)
     count = write_rankings(path, merge_rankings(files, depth=depth), format=format)
+    write_provenance(path, provenance)
     seconds = time.perf_counter() - start
     speed = f"{count / seconds:,.0f} queries/s"
     return f"{path}: {count:,} queries merged from {len(files)} shards in {seconds:,.1f} s ({speed})"
-
-
-def _ending(format: str) -> str:
-    if format not in FORMATS:
-        raise UserError(f"format: {format!r} is not possible. Set format to one of: {', '.join(FORMATS)}.")
-    return FORMATS[format]

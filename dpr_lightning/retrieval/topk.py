@@ -1,6 +1,6 @@
-"""Exact inner-product search over blocks of passages: bounded in memory, the same answer however the corpus is cut.
+"""Exact inner-product search over blocks of passages: bounded memory, and the same result for any division into blocks.
 
-Notation: Q queries, D dimensions, B rows of a block, P rows in all, K = min(depth, P).
+Notation: Q queries, D dimensions, B rows of a block, P rows of all blocks, K = min(depth, P).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from dpr_lightning.errors import UserError
+from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.retrieval.candidates import Rows, Scores, Selector, select_candidates_faiss
 from dpr_lightning.retrieval.keys import NOTHING, pack_keys, unpack_rows, unpack_scores
 
-SLACK = 16  # candidates beyond depth, so that rounding in the block product rarely asks for a second look
-QUERIES_AT_ONCE = 4096  # as faiss's own blocks, which would be multiplied one after another anyway
-PAIRS_AT_ONCE = 1 << 17  # of a query and a passage, scored and merged at once
-ROWS_AT_ONCE = 4096  # scored with few queries; the processor's cache holds them meanwhile
-FEWEST_FOR_PRODUCT = 12  # queries; for fewer, picking candidates takes longer than scoring every pair
+SLACK = 16  # candidates beyond depth, so that rounding rarely requires a rescan
+QUERIES_AT_ONCE = 4096  # FAISS's own block of queries; more would be multiplied one block after another anyway
+PAIRS_AT_ONCE = 1 << 17  # pairs (query, passage) that are scored and merged at once
+ROWS_AT_ONCE = 4096  # passages scored with few queries while the processor's cache has them
+FEWEST_FOR_PRODUCT = 12  # queries; below, scoring every pair is faster than selecting candidates
 
 
 def topk_inner_product(
@@ -30,29 +30,28 @@ def topk_inner_product(
     depth: int,
     select: Selector = select_candidates_faiss,
 ) -> tuple[Scores, Rows]:
-    """The `depth` best passages of each query by exact inner product.
+    """Return the `depth` best passages of each query by exact inner product.
 
-    Equal scores rank by corpus row. Scores and order do not depend on how the corpus is cut into blocks: the block
-    products (whose rounding depends on shapes and machine) only pick candidates, which one fixed routine scores again;
-    a bound on that rounding tells when a passage left out could still belong, and then the whole block is looked at.
+    Equal scores rank by corpus row. Scores and order do not depend on how the corpus is divided into blocks. A block
+    product, whose rounding depends on shapes and machine, only selects candidates; `score_pairs` scores these again.
+    If rounding could have dropped a top-`depth` passage, rescan the whole block.
 
     Args:
-        queries: [Q, D] float32.
-        blocks: [B, D] float32 or float16 each, in corpus order; each is read once. Rows in all: below 2**32.
-        depth: passages kept per query, at least 1; takes memory, even where the corpus has fewer.
-        select: selects the candidates of a block.
+        queries: The queries [Q, D] float32.
+        blocks: The passages [B, D] float32 or float16 in corpus order, below 2**32 rows. Each block is read once.
+        depth: Passages kept per query, at least 1; it takes memory even if the corpus has fewer.
+        select: Selects the candidates of a block.
 
     Returns:
-        Scores [Q, K] float32, descending, and corpus rows [Q, K] int64; never -1.
+        Scores [Q, K] float32, descending, and corpus rows [Q, K] int64, never -1.
 
     Raises:
-        UserError: `depth` < 1, a block of another D, no rows at all, or numbers that are not finite (the message
-            names the row).
+        UserError: `depth` < 1, a block of another D, no rows, or numbers that are not finite (the message names the
+            row).
 
     Source: k-selection by blocks as in Johnson et al., Billion-scale similarity search with GPUs, arXiv:1702.08734.
     """
-    if depth < 1:
-        raise UserError(f"depth: {depth} is not at least 1. Correct depth.")
+    check_positive(depth, "depth")
     search = _RunningTopK(np.ascontiguousarray(queries, np.float32), depth, select)
     for block in blocks:
         search.add(block)
@@ -62,10 +61,10 @@ def topk_inner_product(
 
 
 def score_pairs(queries: NDArray[np.float32], passages: NDArray[np.float32], rows: Rows) -> Scores:
-    """Scores [Q, R] of queries [Q, D] with `rows` [Q, R] of passages [B, D]; the row -1 scores -inf.
+    """Return the scores [Q, R] of queries [Q, D] with `rows` [Q, R] of passages [B, D]; the row -1 scores -inf.
 
-    A pair's score is the same whatever is scored beside it and by however many threads: each is summed by itself, in
-    the one order that faiss has for D dimensions on this kind of processor.
+    A pair's score depends on nothing but the pair: FAISS sums each inner product by itself, in an order fixed by D and
+    the processor, whatever else is scored and however many threads there are.
     """
     scores, each = np.empty(rows.shape, np.float32), np.repeat(np.arange(len(rows)), rows.shape[1])
     inputs = [np.ascontiguousarray(array) for array in (queries, each, passages, rows)]
@@ -75,7 +74,7 @@ def score_pairs(queries: NDArray[np.float32], passages: NDArray[np.float32], row
 
 
 class _RunningTopK:
-    """Rankings over the blocks so far, as keys [Q, depth], each query's ascending."""
+    """The rankings over the blocks so far, as keys [Q, depth], ascending for each query."""
 
     def __init__(self, queries: NDArray[np.float32], depth: int, select: Selector) -> None:
         self.queries, self.select, self.rows_seen = queries, select, 0
@@ -83,10 +82,10 @@ class _RunningTopK:
         self.keys = np.full((len(queries), depth), NOTHING)
 
     def add(self, block: NDArray[Any]) -> None:
-        """Ranks the next block [B, D] of the corpus among the passages before it."""
+        """Rank the next block [B, D] of the corpus among the passages before it."""
         dim = self.queries.shape[1]
         if block.shape[1] != dim:
-            raise UserError(f"queries have {dim} dimensions, passages {block.shape[1]}: two models made them.")
+            raise UserError(f"queries have {dim} dimensions, passages {block.shape[1]}: they are by two models.")
         block = np.ascontiguousarray(block, np.float32)
         if len(self.queries) < FEWEST_FOR_PRODUCT:
             self._add_all(block)
@@ -95,10 +94,10 @@ class _RunningTopK:
         self.rows_seen += len(block)
 
     def ranking(self) -> tuple[Scores, Rows]:
-        """Scores and rows of what was found."""
+        """Return scores and rows of the rankings so far."""
         keys = self.keys[:, : self.rows_seen]
         scores, rows = np.empty(keys.shape, np.float32), np.empty(keys.shape, np.int64)
-        for first in range(0, len(keys), 64):  # the copies stay small
+        for first in range(0, len(keys), 64):  # few queries at a time keep temporary arrays small
             part = slice(first, first + 64)
             scores[part], rows[part] = unpack_scores(keys[part]), unpack_rows(keys[part])
         return scores, rows
@@ -110,7 +109,8 @@ class _RunningTopK:
             self._merge(queries, block, np.tile(rows, (len(queries), 1)))
 
     def _add_candidates(self, block: NDArray[np.float32]) -> None:
-        # |block product - score of the pair|, over any two orders of summation
+        # Two float32 sums of the same D products differ by at most D * eps * |query| * |passage|, whatever their order:
+        # a score lies at most that far from the block product ("rough score") of the pair.
         errors = block.shape[1] * np.finfo(np.float32).eps * self.query_norms
         errors *= _norms(block, self.rows_seen, "passage").max()
         k = min(self.keys.shape[1] + SLACK, len(block))
@@ -125,27 +125,36 @@ class _RunningTopK:
     def _merge_candidates(
         self, queries: Rows, block: NDArray[np.float32], rough: Scores, rows: Rows, errors: NDArray[np.float32]
     ) -> None:
-        """Merges candidates [q, k] of some queries, rough scores descending, and what rounding may have left out."""
-        in_reach = rough >= self._threshold(queries, errors)[:, None]
-        some = in_reach[:, 0]
-        self._merge(queries[some], block, np.where(in_reach, rows, -1)[some])
+        """Merge candidates [q, k] of some queries, rough scores descending, and what rounding may have left out.
+
+        Example: depth 2, errors of 0.1, and a ranking with the scores 9.0 and 7.0 so far. The candidates' rough scores
+        are 8.0, 6.95 and 6.8. The threshold is 7.0 - 0.1 = 6.9, so 8.0 and 6.95 are scored: 8.0 enters, and the
+        threshold rises to 7.9. Rows that are not candidates have rough scores of at most 6.8: none can enter.
+        """
+        # 1. Score and merge the candidates that may enter the ranking, and nothing of queries that have none.
+        may_enter = rough >= self._threshold(queries, errors)[:, None]
+        some = may_enter[:, 0]
+        self._merge(queries[some], block, np.where(may_enter, rows, -1)[some])
+        # 2. Done, if every row of the block was a candidate.
         if rows.shape[1] == len(block):
             return
-        reach = self._threshold(queries, errors)
-        for place in np.flatnonzero(rough[:, -1] >= reach):
-            left_out = block @ self.queries[queries[place]] >= reach[place]
-            left_out[rows[place]] = False
-            found = np.flatnonzero(left_out)
-            for first in range(0, len(found), PAIRS_AT_ONCE):
-                self._merge(queries[place : place + 1], block, found[None, first : first + PAIRS_AT_ONCE])
+        # 3. The rough scores of all other rows are at most the last candidate's. Where even that is below the new
+        #    threshold, none of them can enter. Otherwise rescan the whole block for this query.
+        threshold = self._threshold(queries, errors)
+        for i in np.flatnonzero(rough[:, -1] >= threshold):
+            may_enter = block @ self.queries[queries[i]] >= threshold[i]
+            may_enter[rows[i]] = False
+            others = np.flatnonzero(may_enter)
+            for first in range(0, len(others), PAIRS_AT_ONCE):
+                self._merge(queries[i : i + 1], block, others[None, first : first + PAIRS_AT_ONCE])
 
     def _threshold(self, queries: Rows, errors: NDArray[np.float32]) -> Scores:
-        """The products from which on a passage may belong to a query's ranking."""
-        reach: Scores = unpack_scores(self.keys[queries, -1]) - errors
-        return reach
+        """Return the rough score from which a passage may enter each query's ranking."""
+        threshold: Scores = unpack_scores(self.keys[queries, -1]) - errors
+        return threshold
 
     def _merge(self, queries: Rows, block: NDArray[np.float32], rows: Rows) -> None:
-        """Merges rows [q, R] of the block, or -1, into the rankings of some queries; a row once at most."""
+        """Merge rows [q, R] of the block into the rankings of some queries; -1 is ignored, a row appears once."""
         scores = score_pairs(self.queries[queries], block, rows)
         if not np.isfinite(scores[rows >= 0]).all():
             _refuse("passage", self.rows_seen + rows[(rows >= 0) & ~np.isfinite(scores)][0])
@@ -157,7 +166,7 @@ class _RunningTopK:
 
 
 def _norms(vectors: NDArray[np.float32], first_row: int, what: str) -> NDArray[np.float32]:
-    """Norms, for bounds: not below the true ones even where squares are too small for float32."""
+    """Return upper bounds of the norms, close to them; they hold even if squares are too small for float32."""
     underflow = vectors.shape[1] * np.finfo(np.float32).tiny
     squares = np.empty(len(vectors), np.float32)
     arrays = faiss.swig_ptr(squares), faiss.swig_ptr(vectors)
@@ -169,4 +178,4 @@ def _norms(vectors: NDArray[np.float32], first_row: int, what: str) -> NDArray[n
 
 
 def _refuse(what: str, row: int) -> None:
-    raise UserError(f"the embedding of {what} row {row} is not finite. Encode it again with encode.precision=32.")
+    raise UserError(f"the embedding of {what} row {row} is not finite. Encode it again in 32-bit precision.")

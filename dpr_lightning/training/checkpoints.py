@@ -12,12 +12,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import xxhash
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dpr_lightning.errors import check_positive
-from dpr_lightning.files import atomic_path, atomic_write
+from dpr_lightning.files import atomic_path, atomic_write, file_hash
 from dpr_lightning.training.write_errors import write_errors
 
 _log = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ class Checkpoints(pl.Callback):
             trainer.save_checkpoint(temporary)
             if writes:
                 with atomic_write(_hash_file(final)) as file:
-                    file.write(_hash(temporary))
+                    file.write(file_hash(temporary))
         if writes:
             with atomic_path(self.folder / LAST) as link:
                 link.hardlink_to(final)
@@ -120,7 +119,7 @@ def find_checkpoint(folder: Path) -> Path | None:
     """Return the newest intact checkpoint, or None if none exists; log a warning for each damaged one."""
     for file in _newest_first(folder):
         hash_file = _hash_file(file)
-        if hash_file.exists() and hash_file.read_text() == _hash(file):
+        if hash_file.exists() and hash_file.read_text() == file_hash(file):
             return file
         _log.warning("%s is damaged (truncated, or changed after it was written): trying the one before", file)
     return None
@@ -132,11 +131,3 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _hash_file(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".xxh3")
-
-
-def _hash(file: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()

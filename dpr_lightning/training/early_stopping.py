@@ -12,7 +12,13 @@ from dpr_lightning.training.best_weights import MODES, BestWeights
 
 
 def validation_callbacks(
-    weights_file: Path, *, validates: bool, best: str | None, patience: int | None, monitor: str, mode: str
+    weights_file: Path,
+    *,
+    validates: bool,
+    best: str | None = None,
+    patience: int | None = None,
+    monitor: str = "val/mrr",
+    mode: str = "max",
 ) -> list[pl.Callback]:
     """Return the callbacks that the settings ask for.
 

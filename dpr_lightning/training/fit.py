@@ -66,7 +66,7 @@ def make_trainer(
     every_n_steps: int = 20_000,
     keep_last: int = 2,
     best: str | None = None,
-    early_stopping: Mapping[str, Any],
+    early_stopping: Mapping[str, Any] | None = None,
     seed: int = 42,
 ) -> pl.Trainer:
     """Return the Trainer with the callbacks of our training. Writes nothing yet.
@@ -91,7 +91,7 @@ def make_trainer(
     _check_scores(module, data)
     checkpoints = Checkpoints(run.checkpoints, every_n_steps=every_n_steps, keep_last=keep_last)
     validates = data.dev_examples is not None
-    deciding = validation_callbacks(run.best_weights, validates=validates, best=best, **early_stopping)
+    deciding = validation_callbacks(run.best_weights, validates=validates, best=best, **(early_stopping or {}))
     required: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
     if module.grad_cache is not None:
         required["gradient_clip_val"] = None  # the module clips

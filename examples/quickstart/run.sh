@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The quickstart from data to table. A rerun goes on where it was stopped; PYTHON names the interpreter.
+# Run the quickstart from data to table. A rerun continues where it stopped. PYTHON is the interpreter to use.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python}
@@ -7,7 +7,7 @@ ours=runs/quickstart published=runs/quickstart_published bm25=runs/quickstart_bm
 
 "$python" examples/quickstart/build.py
 
-# The encoder as published, and ours: the same two encodings, search and evaluation.
+# Encode, search and evaluate in the same way with the published encoder and with the fine-tuned one.
 [ -e $ours/model ] || "$python" train.py experiment=quickstart
 for run in $published $ours; do
     settings=(experiment=quickstart run_dir=$run)
@@ -18,6 +18,6 @@ for run in $published $ours; do
     "$python" evaluate.py "${settings[@]}" overwrite=true
 done
 
-# BM25's ranking came with the data.
+# build.py has written the BM25 ranking.
 "$python" evaluate.py experiment=quickstart name=bm25 run_dir=$bm25 run_file=data/quickstart/bm25-test.trec overwrite=true
 "$python" scripts/compare.py $published $bm25 $ours

@@ -1,9 +1,10 @@
-"""Makes a retrieval corpus from the documentation of the running interpreter's standard library.
+"""Build a retrieval corpus from the documentation of the running interpreter's standard library.
 
-One passage per public module, class, function and method that has a docstring. docid is the qualified name, the
-title is kind, name and signature, the text is the docstring. What can be reached under several names, or stands
-there twice with the same text, is one passage, filed under its shortest name. Signatures show only plain defaults:
-the repr of others can hold addresses, paths or the whole environment (`cgi.parse`), which is not ours to publish.
+There is one passage per public module, class, function and method with a docstring. The docid is the qualified name,
+the title is kind, name and signature, and the text is the docstring. Objects with the same docstring and the same last
+part of the name become one passage, under the shortest qualified name. Signatures show only defaults of simple types,
+because the repr of others may contain addresses, paths or all environment variables (`cgi.parse`), which must not be
+published.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import types
 import warnings
 from collections.abc import Iterator
 
-# Importing these opens a browser, prints, or starts a window or a test run.
+# Importing one of these opens a browser or a window, prints text, or starts a test run.
 NOT_IMPORTED = {"antigravity", "this", "idlelib", "test", "turtledemo", "tkinter", "turtle"}
-# Tables, leftovers of packaging, and the platform twins of `os` and `os.path`.
+# Codec tables, former packaging tools, and the platform-specific variants of `os` and `os.path`.
 NOT_DOCUMENTED = {"encodings", "lib2to3", "ensurepip", "distutils", "posix", "nt", "posixpath", "ntpath", "genericpath"}
-_PLAIN = (type(None), bool, int, float, str, bytes)  # types of defaults that are shown as they are
-_NAME = re.compile(r"[^(:]+[(:]")  # kind and name with what ends the name in every title
+_PLAIN = (type(None), bool, int, float, str, bytes)  # types of defaults that signatures show
+_NAME = re.compile(r"[^(:]+[(:]")  # kind and name, up to and including the `(` or `:` after the name
 
 
 def build_corpus() -> list[dict[str, str]]:
-    """Passages `{docid, title, text}` sorted by docid; the same list on every run of one interpreter."""
+    """Return passages `{docid, title, text}` sorted by docid. The list is the same on every run of an interpreter."""
     chosen: dict[tuple[str, str], tuple[str, object]] = {}  # (last part of the name, docstring) -> (name, object)
     for name, thing in _public_objects():
         key = (name.rpartition(".")[2], inspect.cleandoc(thing.__doc__ or ""))
@@ -41,9 +42,9 @@ def build_corpus() -> list[dict[str, str]]:
 
 
 def kind_and_name(title: str) -> str:
-    """What answers a question in a title: kind, name and the sign that ends it, e.g. `function calendar.monthrange(`.
+    """Return the part of a title that identifies its object, such as `function calendar.monthrange(`.
 
-    The sign keeps `class http.cookies.Morsel` out of the titles of its methods and `module email` out of its parts'.
+    The `(` or `:` at its end prevents `module email` from matching `module email.message:`.
     """
     return _NAME.match(title).group()  # type: ignore[union-attr]
 
@@ -67,7 +68,7 @@ def _modules_below(dotted: str) -> Iterator[tuple[str, types.ModuleType]]:
 
 
 def _import(dotted: str) -> types.ModuleType | None:
-    """The module, or None where this platform or build lacks it."""
+    """Return the module, or None if this platform or build does not have it."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
@@ -77,7 +78,7 @@ def _import(dotted: str) -> types.ModuleType | None:
 
 
 def _belongs(name: str, thing: object, module: types.ModuleType) -> bool:
-    """Whether a module's attribute is its own public class or function, or one of its private C twin's."""
+    """Return whether an attribute is a public class or function of the module, or of its private C implementation."""
     if name.startswith("_") or not (inspect.isclass(thing) or inspect.isroutine(thing)):
         return False
     if hasattr(module, "__all__"):
@@ -92,7 +93,7 @@ def _with_methods(dotted: str, thing: object) -> Iterator[tuple[str, object]]:
     if inspect.isclass(thing):
         bases = [base for base in reversed(thing.__mro__) if base is thing or base.__name__.startswith("_")]
         for name, member in sorted({name: m for base in bases for name, m in vars(base).items()}.items()):
-            function = getattr(member, "__func__", member)  # inside classmethod and staticmethod
+            function = getattr(member, "__func__", member)  # unwrap classmethod and staticmethod
             if not name.startswith("_") and inspect.isroutine(function) and _documented(function):
                 yield f"{dotted}.{name}", function
 
@@ -111,7 +112,7 @@ def _title(name: str, thing: object) -> str:
         return f"module {name}:"
     bound = inspect.ismethod(thing) or inspect.isbuiltin(thing)
     in_class = "." in getattr(thing, "__qualname__", "") and not bound
-    free = "function" if "." in name else "builtin"  # other docstrings speak of "the built-in function input()"
+    free = "function" if "." in name else "builtin"  # other docstrings mention "the built-in function input()"
     kind = "class" if inspect.isclass(thing) else "method" if in_class else free
     return f"{kind} {name}{_signature(thing)}"
 
@@ -119,7 +120,7 @@ def _title(name: str, thing: object) -> str:
 def _signature(thing: object) -> str:
     try:
         signature = inspect.signature(thing)  # type: ignore[arg-type]
-    except (TypeError, ValueError, AttributeError):  # written in C without one, or a default that is not there
+    except (TypeError, ValueError, AttributeError):  # a C function without a signature, or a missing default
         return "(...)"
     shown = [p if _is_plain(p.default) else p.replace(default=_ELLIPSIS) for p in signature.parameters.values()]
     return str(signature.replace(parameters=shown))

@@ -1,8 +1,10 @@
-"""The cache of checked files: never wrong, mapped rather than loaded, one for all processes, of bounded memory."""
+"""The cache of checked files: never stale, memory-mapped, shared by all processes, and with bounded memory."""
 
+import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import datasets
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pytest
 from support.world import ROOT, passage, write_jsonl
 
+from dpr_lightning.data import cache, sources
 from dpr_lightning.data.sources import open_corpus
 from dpr_lightning.errors import UserError
 
@@ -28,13 +31,17 @@ def arrow_files():
     return set(Path(datasets.config.HF_DATASETS_CACHE).glob("dpr_lightning/*.arrow*"))
 
 
-def test_the_cache_is_used_again_and_renewed_when_the_file_changes(tmp_path):
+def arrow_of(source):
+    return Path(source.rows.cache_files[0]["filename"])
+
+
+def test_the_cache_is_reused_until_the_file_changes(tmp_path):
     file = write_jsonl(tmp_path / "c.jsonl", [passage(1)])
     first, caches = open_corpus(str(file)), finished_caches()
-    held = Path(first.rows.cache_files[0]["filename"])
-    written = held.stat().st_mtime_ns
+    written = arrow_of(first).stat().st_mtime_ns
     again = open_corpus(str(file))
-    assert (again.fingerprint, finished_caches(), held.stat().st_mtime_ns) == (first.fingerprint, caches, written)
+    assert (again.fingerprint, finished_caches()) == (first.fingerprint, caches)
+    assert arrow_of(again).stat().st_mtime_ns == written
     size = file.stat().st_size
     changed = passage(1) | {"text": passage(1)["text"][::-1]}
     write_jsonl(file, [changed])
@@ -42,6 +49,143 @@ def test_the_cache_is_used_again_and_renewed_when_the_file_changes(tmp_path):
     assert file.stat().st_size == size
     assert open_corpus(str(file)).rows.to_list() == [changed]
     assert first.rows.to_list() == [passage(1)]
+
+
+@pytest.mark.parametrize("clock_s", [0.0, 3.0], ids=["remembered", "not remembered"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_change_with_the_same_size_and_mtime_is_noticed(tmp_path, monkeypatch, clock_s, replace):
+    """`rsync -t` and restored backups do this."""
+    monkeypatch.setattr(cache, "_CLOCK_S", clock_s)
+    file = write_jsonl(tmp_path / "c.jsonl", [passage(1)])
+    os.utime(file, ns=(0, 1))
+    time.sleep(0.05)
+    open_corpus(str(file))
+    assert (remembered(file) is not None) == (clock_s == 0)
+    changed = passage(1) | {"text": passage(1)["text"][::-1]}
+    if replace:
+        write_jsonl(tmp_path / "new.jsonl", [changed]).replace(file)
+    else:
+        write_jsonl(file, [changed])
+    os.utime(file, ns=(0, 1))
+    assert open_corpus(str(file)).rows.to_list() == [changed]
+
+
+def remembered(file):
+    """Return what the cache remembers of a file, or None."""
+    name = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:32]
+    memory = Path(datasets.config.HF_DATASETS_CACHE) / "dpr_lightning" / "sources" / f"{name}.json"
+    return memory.read_text() if memory.exists() else None
+
+
+def test_a_file_is_hashed_once_and_again_when_touched(tmp_path, monkeypatch):
+    hashed, hash_file = [], cache._hash
+    monkeypatch.setattr(cache, "_CLOCK_S", 0.0)
+    monkeypatch.setattr(cache, "_hash", lambda file: hashed.append(file) or hash_file(file))
+    file = write_jsonl(tmp_path / "c.jsonl", [passage(1)])
+    time.sleep(0.05)
+    first = open_corpus(str(file))
+    assert hashed.count(file) == 1
+    open_corpus(str(file))
+    assert hashed.count(file) == 1
+    file.touch()
+    time.sleep(0.05)
+    assert arrow_of(open_corpus(str(file))) == arrow_of(first)
+    assert hashed.count(file) == 2
+
+
+def test_equal_content_shares_a_cache_but_not_file_names(tmp_path, caplog):
+    rows = [passage(1), {"docid": "x"}]
+    for name in ("a.jsonl", "b.jsonl"):
+        file = write_jsonl(tmp_path / name, rows)
+        caplog.clear()
+        source = open_corpus(str(file), skip_invalid=True)
+        assert f"the first: {file}, row 2" in caplog.text
+    assert arrow_of(source) == arrow_of(open_corpus(str(tmp_path / "a.jsonl"), skip_invalid=True))
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "extend", "facts"])
+@pytest.mark.parametrize("where", [0.01, 0.3, 0.6, 0.95])
+def test_a_damaged_cache_is_converted_again(tmp_path, caplog, damage, where):
+    rows = [passage(i) for i in range(50)]
+    file = write_jsonl(tmp_path / f"{damage}-{where}.jsonl", rows)
+    first = open_corpus(str(file))
+    damaged = arrow_of(first).with_suffix(".json") if damage == "facts" else arrow_of(first)
+    content = bytearray(damaged.read_bytes())
+    place = int(where * len(content))
+    if damage in ("flip", "facts"):
+        content[place] ^= 1
+    elif damage == "truncate":
+        del content[place:]
+    else:
+        content += b"\0" * 8
+    damaged.unlink()  # or the bytes under the open mapping would change
+    damaged.write_bytes(content)
+    again = open_corpus(str(file))
+    assert (again.fingerprint, again.rows.to_list()) == (first.fingerprint, rows)
+    if damage != "facts":
+        assert f"{damaged}: damaged, and converted again" in caplog.text
+
+
+def test_a_complete_cache_is_opened_without_writing(tmp_path, monkeypatch):
+    """A read-only cache folder is enough."""
+    monkeypatch.setattr(cache, "_CLOCK_S", 0.0)
+    file = write_jsonl(tmp_path / "c.jsonl", [passage(1)])
+    time.sleep(0.05)
+    folder = arrow_of(open_corpus(str(file))).parent
+    for lock in folder.glob("*.lock"):
+        lock.unlink()
+    before = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+    folder.chmod(0o555)
+    try:
+        open_corpus(str(file))
+    finally:
+        folder.chmod(0o755)
+    assert {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    file = write_jsonl(tmp_path / "c.jsonl", [passage(1)])
+    (tmp_path / "no-folder").write_text("")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "no-folder")
+    message = error_of(file)
+    assert message.startswith(f"{tmp_path}/no-folder/dpr_lightning: the cache of converted data cannot be used (")
+    assert message.endswith("or set HF_DATASETS_CACHE to another folder.")
+
+
+def test_a_file_that_changes_during_conversion_is_an_error(tmp_path, monkeypatch):
+    file, convert = write_jsonl(tmp_path / "c.jsonl", [passage(77)]), sources._convert
+
+    def convert_and_change(*args):
+        facts = convert(*args)
+        write_jsonl(file, [passage(2)])
+        return facts
+
+    monkeypatch.setattr(sources, "_convert", convert_and_change)
+    before = finished_caches(), arrow_files()
+    assert error_of(file) == f"corpus: {file} changed during reading. Wait until it is complete."
+    assert (finished_caches(), arrow_files()) == before
+
+
+def test_batches_are_cut_by_bytes_as_well_as_by_rows(tmp_path, monkeypatch):
+    rows = [{"docid": str(i), "title": "", "text": "é" * (i % 300)} for i in range(2500)]
+    file = write_jsonl(tmp_path / "c.jsonl", [*rows, rows[0]])
+    whole = open_corpus(str(file), skip_invalid=True)
+    monkeypatch.setattr(sources, "_BATCH_BYTES", 50_000)
+    copy = write_jsonl(tmp_path / "copy.jsonl", [*rows, rows[0], rows[1]])
+    cut = open_corpus(str(copy), skip_invalid=True)
+    assert (cut.fingerprint, cut.rows.to_list()) == (whole.fingerprint, rows)
+    for source, batches in ((whole, 3), (cut, 17)):
+        with arrow_of(source).open("rb") as file, pa.ipc.open_stream(file) as stream:
+            sizes = [batch.nbytes for batch in stream]
+        assert len(sizes) == batches
+        assert max(sizes) < 70_000 or source is whole
+
+
+def test_a_row_too_large_for_arrow_is_named_or_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_ROW_BYTES", 1000)
+    file = write_jsonl(tmp_path / "c.jsonl", [passage(1), {"docid": "d", "text": "x" * 2000}])
+    assert f'{file}, row 2 (docid "d"): the row has 2,040 bytes, more than 1,000.' in error_of(file)
+    assert open_corpus(str(file), skip_invalid=True).rows.to_list() == [passage(1)]
 
 
 def test_a_cached_file_that_was_deleted_is_made_again(tmp_path):
@@ -67,7 +211,7 @@ def test_a_failing_conversion_leaves_nothing_in_the_cache(tmp_path):
 
 
 def test_a_conversion_that_was_killed_is_done_again(tmp_path):
-    """What a kill can leave: the Arrow file without its facts, or half of one under its temporary name."""
+    """A kill can leave an Arrow file without its facts, or half of one under its temporary name."""
     file = write_jsonl(tmp_path / "c.jsonl", [passage(1), passage(2)])
     first = open_corpus(str(file))
     arrow = Path(first.rows.cache_files[0]["filename"])
@@ -81,10 +225,10 @@ def test_a_conversion_that_was_killed_is_done_again(tmp_path):
 def test_rows_are_memory_mapped(tmp_path):
     file = write_jsonl(tmp_path / "c.jsonl", [passage(i) for i in range(2000)])
     open_corpus(str(file))
-    held = pa.total_allocated_bytes()
+    allocated = pa.total_allocated_bytes()
     rows = open_corpus(str(file)).rows
     assert rows.data.nbytes > 50_000
-    assert pa.total_allocated_bytes() - held < 5_000
+    assert pa.total_allocated_bytes() - allocated < 5_000
     maps = Path("/proc/self/maps")
     assert not maps.exists() or rows.cache_files[0]["filename"] in maps.read_text()
 

@@ -1,10 +1,13 @@
 """Batches of an epoch: the same global batches for any number of processes, each row at most once."""
 
+import itertools
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpr_lightning.data.sampler import DevBatches, TrainingBatches
+from dpr_lightning.data.sampler import DevBatches, TrainingBatches, spread_copies
 from dpr_lightning.errors import UserError
 
 
@@ -16,10 +19,10 @@ from dpr_lightning.errors import UserError
     epoch=st.integers(0, 9),
     seed=st.integers(0, 9),
 )
-def test_the_slices_of_all_processes_are_the_global_batches_of_one(per_device, world_size, rows, epoch, seed):
+def test_the_slices_of_all_processes_form_the_global_batches(per_device, world_size, rows, epoch, seed):
     together = per_device * world_size
     if rows < together:
-        with pytest.raises(UserError, match=rf"^data\.train: {rows} rows do not fill one batch of {per_device} "):
+        with pytest.raises(UserError, match=rf"^train: {rows} rows do not fill one batch of {per_device} "):
             TrainingBatches(rows, batch_size=per_device, seed=seed, world_size=world_size)
         return
     one = TrainingBatches(rows, batch_size=together, seed=seed)
@@ -51,6 +54,26 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert len(set(orders)) == 25
 
 
+def test_copies_are_spread_as_in_the_example():
+    assert spread_copies(np.array([1, 0, 2, 3]), np.array([2, 1, 1, 1])).tolist() == [1, 0, 2, 0, 3]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 99))
+def test_copies_of_a_row_are_evenly_spaced(copies, seed):
+    """Between two copies of a row that has c copies, any other row appears a c-th of its times, rounded."""
+    positions = np.random.default_rng(seed).permutation(len(copies))
+    order = spread_copies(positions, np.array(copies)).tolist()
+    assert [order.count(row) for row in range(len(copies))] == copies
+    for row, count in enumerate(copies):
+        places = [place for place, other in enumerate(order) if other == row]
+        for start, stop in itertools.pairwise(places):
+            between = order[start + 1 : stop]
+            for other, others in enumerate(copies):
+                if other != row:
+                    assert abs(between.count(other) - others / count) <= 1
+
+
 def test_the_rows_dropped_differ_by_epoch():
     batches = TrainingBatches(10, batch_size=4, seed=0)
     assert len({frozenset(range(10)) - frozenset(rows_of(batches, epoch)) for epoch in range(20)}) > 10
@@ -61,13 +84,13 @@ def test_an_epoch_iterated_again_is_the_same():
     assert rows_of(batches, 4) == rows_of(batches, 4) == rows_of(TrainingBatches(20, batch_size=3, seed=1), 4)
 
 
-def test_an_epoch_iterated_again_after_resuming_within_it_is_whole():
+def test_an_epoch_iterated_again_after_resuming_is_complete():
     batches = TrainingBatches(20, batch_size=2, seed=1)
     batches.first_batch = 7
     assert [len(list(batches)), len(list(batches))] == [3, 10]
 
 
-def test_a_new_epoch_begins_with_its_first_batch_wherever_the_last_one_would_have_begun():
+def test_a_new_epoch_starts_with_its_first_batch():
     batches = TrainingBatches(20, batch_size=2, seed=1)
     batches.first_batch = 7
     batches.set_epoch(0)

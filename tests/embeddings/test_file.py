@@ -29,7 +29,7 @@ def file(tmp_path):
     return tmp_path / "00-of-01.safetensors"
 
 
-def message_of(path):
+def refusal(path):
     with pytest.raises(UserError) as caught:
         open_embeddings(path)
     assert "\n" not in str(caught.value)
@@ -48,7 +48,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
     chunk_size=st.integers(1, 25),
     from_arrow=st.booleans(),
 )
-def test_what_is_read_is_what_was_written(tmp_path_factory, ids, dim, dtype, chunk_size, from_arrow):
+def test_reading_returns_what_was_written(tmp_path_factory, ids, dim, dtype, chunk_size, from_arrow):
     path = tmp_path_factory.mktemp("file") / "x.safetensors"
     array = numbers(len(ids), dim, dtype)
     write(path, array, Ids.of_column(pa.chunked_array([ids], "string")) if from_arrow else ids, chunk_size=chunk_size)
@@ -78,14 +78,14 @@ def test_what_is_read_is_what_was_written(tmp_path_factory, ids, dim, dtype, chu
     cut=st.tuples(st.integers(0, 9), st.integers(0, 9)),
     kind=st.sampled_from(["string", "large_string"]),
 )
-def test_ids_of_any_part_of_an_arrow_column_are_its_strings(pieces, cut, kind):
+def test_ids_of_a_slice_of_an_arrow_column_are_its_strings(pieces, cut, kind):
     column = pa.chunked_array(pieces, kind).slice(min(cut), max(cut) - min(cut))
     ids = Ids.of_column(column)
     assert list(ids) == column.to_pylist()
     assert ids.checksum() == Ids.of(column.to_pylist()).checksum()
 
 
-def test_embeddings_are_mapped_from_an_aligned_place(file):
+def test_embeddings_are_mapped_from_an_aligned_offset(file):
     array = open_embeddings(file).array
     assert isinstance(array, np.memmap)
     assert array.offset % 64 == 0
@@ -100,26 +100,60 @@ def test_an_id_beyond_the_last_row_is_an_index_error(file):
 
 @settings(max_examples=50, deadline=None)
 @given(st.data())
-def test_every_flipped_bit_is_noticed(tmp_path_factory, data):
+def test_every_flipped_bit_is_an_error(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("file") / "x.safetensors"
     array = numbers(7)
     write(path, array, IDS)
     content = bytearray(path.read_bytes())
     start = 8 + struct.unpack("<Q", content[:8])[0]
-    place = data.draw(st.integers(start, len(content) - 1))
-    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    position = data.draw(st.integers(start, len(content) - 1))
+    content[position] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
     with pytest.raises(UserError, match="damaged") as caught:
         open_embeddings(path).verify()
     assert str(caught.value).startswith(str(path))
-    row = (place - (len(content) - len("".join(IDS).encode()) - 64 - 140)) // 20
+    row = (position - (len(content) - len("".join(IDS).encode()) - 64 - 140)) // 20
     if 0 <= row < 7:
         assert f"rows {row // 3 * 3} to {min(row // 3 * 3 + 2, 6)} are damaged" in str(caught.value)
 
 
+def id_section(path):
+    """Where the offsets and the bytes of the ids begin, and the content of the file."""
+    content = bytearray(path.read_bytes())
+    id_bytes = len("".join(IDS).encode())
+    return len(content) - id_bytes - 8 * (len(IDS) + 1), len(content) - id_bytes, content
+
+
+def test_no_id_is_returned_from_damaged_ids(file):
+    first_offset, _, original = id_section(file)
+    for position in range(first_offset, len(original)):
+        content = bytearray(original)
+        content[position] ^= 1 << position % 8
+        file.write_bytes(content)
+        for use in (list, len, lambda ids: ids[0], lambda ids: ids.at(np.array([1, 2]))):
+            with pytest.raises(UserError, match=r"00-of-01\.safetensors: the ids are damaged"):
+                use(open_embeddings(file).ids)
+
+
+@pytest.mark.parametrize(
+    "offsets", [[0, 9, 2], [0, 2, 10**9], [-1, 2, 3], [1, 2, 3], [0, 2**63 - 1, -(2**63)]], ids=str
+)
+def test_impossible_offsets_are_damage_even_with_their_checksum(file, offsets):
+    first_offset, first_byte, content = id_section(file)
+    values = np.frombuffer(bytes(content[first_offset:first_byte]), "<i8").copy()
+    values[[0, 1, -1]] = offsets
+    content[first_offset:first_byte] = values.tobytes()
+    table = first_offset - numbers(7).nbytes - 8 * 4
+    checksum = Ids(values, np.frombuffer(bytes(content[first_byte:]), np.uint8)).checksum()
+    content[table + 8 * 3 : table + 8 * 4] = struct.pack("<Q", checksum)
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"the ids are damaged \(their offsets are impossible\). Delete the file"):
+        open_embeddings(file).ids  # noqa: B018
+
+
 @settings(max_examples=40, deadline=None)
 @given(rows=st.integers(1, 30), block=st.integers(1, 40), chunk_size=st.integers(1, 12), bad=st.integers(0, 29))
-def test_blocks_of_any_size_give_all_rows_and_notice_damage(tmp_path_factory, rows, block, chunk_size, bad):
+def test_blocks_of_any_size_yield_all_rows_and_notice_damage(tmp_path_factory, rows, block, chunk_size, bad):
     path = tmp_path_factory.mktemp("file") / "x.safetensors"
     array = numbers(rows)
     write(path, array, [str(i) for i in range(rows)], chunk_size=chunk_size)
@@ -134,19 +168,19 @@ def test_blocks_of_any_size_give_all_rows_and_notice_damage(tmp_path_factory, ro
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(0, 1, exclude_max=True))
-def test_a_file_cut_short_is_refused_by_name(tmp_path_factory, part):
+def test_a_truncated_file_is_refused_by_name(tmp_path_factory, part):
     path = tmp_path_factory.mktemp("file") / "x.safetensors"
     write(path, numbers(7), IDS)
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
-    message_of(path)
+    refusal(path)
 
 
-def test_a_file_cut_in_its_numbers_or_grown_is_told_by_both_sizes(file):
+def test_a_file_of_another_size_is_refused_with_both_sizes(file):
     content = file.read_bytes()
     for wrong in (content[:-1], content + b"x"):
         file.write_bytes(wrong)
-        assert f"{len(wrong):,} bytes where {len(content):,} belong" in message_of(file)
+        assert f"{len(wrong):,} bytes, not {len(content):,}" in refusal(file)
 
 
 @pytest.mark.parametrize(
@@ -155,15 +189,15 @@ def test_a_file_cut_in_its_numbers_or_grown_is_told_by_both_sizes(file):
 )
 def test_a_foreign_file_is_refused_by_name(tmp_path, content):
     (tmp_path / "x.safetensors").write_bytes(content)
-    assert "is no embedding file" in message_of(tmp_path / "x.safetensors")
+    assert "is not an embedding file" in refusal(tmp_path / "x.safetensors")
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
-    assert "is not there" in message_of(tmp_path / "x.safetensors")
+    assert "does not exist" in refusal(tmp_path / "x.safetensors")
 
 
 def test_safetensors_of_a_model_are_refused_by_name(tiny_model):
-    assert "is no embedding file" in message_of(tiny_model / "model.safetensors")
+    assert "is not an embedding file" in refusal(tiny_model / "model.safetensors")
 
 
 def without(key):
@@ -199,10 +233,10 @@ def test_a_damaged_header_is_refused_by_name(file, damage):
     damage(header)
     text = json.dumps(header).encode().ljust(length)
     file.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
-    assert "is no embedding file" in message_of(file)
+    assert "is not an embedding file" in refusal(file)
 
 
-def test_verify_embeddings_tells_a_line_for_each_file_and_fails_on_damage(file):
+def test_the_script_prints_a_line_per_file_and_fails_on_damage(file):
     write(file.with_name("query.safetensors"), numbers(2), ["q1", "q2"])
     command = [sys.executable, ROOT / "scripts" / "verify_embeddings.py"]
     result = subprocess.run([*command, file.parent], capture_output=True, text=True)

@@ -1,19 +1,21 @@
-"""How a corpus is cut into shards, and what is said of a folder whose shards do not fit together."""
+"""Shards: which rows each has, which do not fit together, and several files read as one corpus."""
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.embedding_files import numbers, write
 
 from dpr_lightning.embeddings.file import open_embeddings
-from dpr_lightning.embeddings.shards import check_same_model, complete_shards, open_shards, shard_name, shard_rows
+from dpr_lightning.embeddings.shards import ShardedEmbeddings, complete_shards, open_passages, shard_rows
 from dpr_lightning.errors import UserError
+from dpr_lightning.run_dir import shard_name
 
 
 @given(st.integers(1, 300), st.integers(0, 10**8))
-def test_shards_hold_every_row_once_in_order_and_differ_by_one_row_at_most(num_shards, rows):
+def test_shards_have_every_row_once_and_sizes_differ_by_one(num_shards, rows):
     parts = [shard_rows(shard, num_shards, rows) for shard in range(num_shards)]
     assert parts[0].start == 0
     assert parts[-1].stop == rows
@@ -28,7 +30,7 @@ def test_a_shard_that_does_not_exist_is_refused(shard):
 
 
 @given(st.integers(1, 2000))
-def test_names_sort_as_shards_do(num_shards):
+def test_file_names_sort_in_shard_order(num_shards):
     names = [shard_name(shard, num_shards) for shard in range(num_shards)]
     assert names == sorted(names)
     assert len(set(names)) == num_shards
@@ -46,7 +48,7 @@ def shard(folder, number, num_shards=3, rows=(2, 3, 4), name=None, dim=5, **chan
 
 def refusal(folder):
     with pytest.raises(UserError) as caught:
-        open_shards(folder)
+        open_passages(folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -56,12 +58,12 @@ def test_shards_open_in_order_beside_other_files(tmp_path):
         shard(tmp_path, number)
     (tmp_path / "02-of-03.safetensors.partial").write_bytes(b"")
     (tmp_path / "notes.safetensors").write_bytes(b"")
-    assert [docid for part in open_shards(tmp_path) for docid in part.ids] == [str(i) for i in range(9)]
+    assert list(open_passages(tmp_path).docids([np.arange(9)])) == [[str(i) for i in range(9)]]
 
 
-def test_a_folder_without_shards_is_named(tmp_path):
+def test_a_folder_without_shards_is_refused_by_name(tmp_path):
     assert refusal(tmp_path / "none").startswith(
-        f"{tmp_path}/none holds no shards (NN-of-NN.safetensors). Make them with"
+        f"{tmp_path}/none has no shards (NN-of-NN.safetensors). Make them with"
     )
 
 
@@ -72,11 +74,11 @@ def test_all_missing_shards_are_named(tmp_path):
     )
 
 
-def test_shards_of_two_cuts_are_named(tmp_path):
+def test_different_numbers_of_shards_are_refused_by_name(tmp_path):
     shard(tmp_path, 0)
     shard(tmp_path, 1, num_shards=2)
     message = refusal(tmp_path)
-    assert "different cuts: 00-of-03.safetensors and 01-of-02.safetensors" in message
+    assert "different numbers of shards: 00-of-03.safetensors and 01-of-02.safetensors" in message
 
 
 @pytest.mark.parametrize(
@@ -88,20 +90,20 @@ def test_shards_of_two_cuts_are_named(tmp_path):
     ],
     ids=["model", "dim", "data"],
 )
-def test_a_shard_that_does_not_belong_is_named_with_the_first(tmp_path, changes, problem):
+def test_a_shard_that_does_not_belong_is_refused_by_name(tmp_path, changes, problem):
     first, other = shard(tmp_path, 0), shard(tmp_path, 1, **changes)
     shard(tmp_path, 2)
     assert refusal(tmp_path) == f"{first} and {other} {problem}. Encode one of them again."
 
 
-def test_a_gap_between_shards_is_told_by_its_rows(tmp_path):
+def test_missing_rows_between_shards_are_named(tmp_path):
     shard(tmp_path, 0)
     second = shard(tmp_path, 1, first_row=3)
     shard(tmp_path, 2)
     assert refusal(tmp_path) == f"{second} begins at row 3, not 2. Encode it again."
 
 
-def test_a_shard_cut_short_is_named(tmp_path):
+def test_a_truncated_shard_is_refused_by_name(tmp_path):
     paths = [shard(tmp_path, number) for number in range(3)]
     paths[1].write_bytes(paths[1].read_bytes()[:-1])
     assert refusal(tmp_path).startswith(str(paths[1]))
@@ -116,8 +118,66 @@ def test_complete_shards_takes_any_ending(tmp_path):
     ]
 
 
-def test_queries_by_another_model_are_named(tmp_path):
+def test_queries_by_another_model_are_refused_by_name(tmp_path):
     a, b = shard(tmp_path, 0), shard(tmp_path, 1, model_fingerprint="other")
     with pytest.raises(UserError) as caught:
-        check_same_model(open_embeddings(a), open_embeddings(b))
-    assert str(caught.value).startswith(f"{a} and {b} are by different models")
+        ShardedEmbeddings([open_embeddings(a)]).check_queries(open_embeddings(b))
+    assert str(caught.value).startswith(f"{b} and {a} are by different models")
+
+
+def test_one_shard_alone_is_a_corpus_that_counts_from_its_first_row(tmp_path):
+    passages = ShardedEmbeddings([open_embeddings(shard(tmp_path, 1))])
+    assert (passages.rows, passages.dim, passages.dtype) == (3, 5, np.float32)
+    assert list(passages.docids([np.array([2, 0])])) == [["4", "2"]]
+    shard(tmp_path, 1, num_shards=1, name="00-of-01")
+    (tmp_path / "01-of-03.safetensors").unlink()
+    assert refusal(tmp_path) == f"{tmp_path}/00-of-01.safetensors begins at row 2, not 0. Encode it again."
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """23 rows of float16 in 7 shards, of which one is empty, and their numbers."""
+    folder, values = tmp_path_factory.mktemp("corpus"), numbers(23, 4, "float16")
+    bounds = [0, 4, 8, 8, 12, 16, 20, 23]
+    for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        ids = [f"döc{row}" for row in range(start, stop)]
+        path = folder / f"{shard_name(number, 7)}.safetensors"
+        write(path, values[start:stop], ids, shard=number, num_shards=7, first_row=start)
+    return open_passages(folder), values
+
+
+@given(rows=st.lists(st.lists(st.integers(0, 22), unique=True, max_size=23), max_size=30))
+def test_docids_are_those_of_their_rows_however_many_are_asked_for(corpus, rows):
+    """46 rows or more are answered from a table of all docids."""
+    rankings = [np.array(ranking, np.int64) for ranking in rows]
+    assert list(corpus[0].docids(rankings)) == [[f"döc{row}" for row in ranking] for ranking in rows]
+
+
+@given(rows=st.sets(st.integers(0, 22)), block=st.integers(1, 30))
+def test_gathered_rows_and_blocks_are_the_stored_numbers(corpus, rows, block):
+    passages, values = corpus
+    np.testing.assert_array_equal(passages.gather(np.array(sorted(rows), np.int64)), values[sorted(rows)])
+    np.testing.assert_array_equal(np.concatenate(list(passages.blocks(block))), values)
+
+
+def test_a_docid_twice_in_a_ranking_is_refused_with_its_files(tmp_path):
+    for number, ids in enumerate((["a", "b"], ["c", "b"], ["b", "d"])):
+        path = tmp_path / f"0{number}-of-03.safetensors"
+        write(path, numbers(2), ids, shard=number, num_shards=3, first_row=2 * number)
+    passages = open_passages(tmp_path)
+    assert list(passages.docids([np.array([0, 1, 2]), np.array([3])])) == [["a", "b", "c"], ["b"]]
+    for times in (1, 9):  # decoded one by one, and from a table
+        with pytest.raises(UserError) as caught:
+            list(passages.docids([np.array([0, 3, 4])] * times))
+        assert str(caught.value) == (
+            f"{tmp_path}: docid b appears twice in 01-of-03.safetensors and 02-of-03.safetensors. Encode them again."
+        )
+
+
+def test_damaged_ids_of_any_shard_are_an_error_before_a_docid(tmp_path):
+    paths = [shard(tmp_path, number) for number in range(3)]
+    content = bytearray(paths[1].read_bytes())
+    content[-1] ^= 1
+    paths[1].write_bytes(content)
+    with pytest.raises(UserError, match=r"01-of-03\.safetensors: the ids are damaged"):
+        list(open_passages(tmp_path).docids([np.array([0, 3])]))

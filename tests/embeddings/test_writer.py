@@ -1,4 +1,4 @@
-"""The partial file: continued after its last intact chunk, refused if of something else, held by one process."""
+"""The partial file: continued after its last intact chunk, refused with another header, open in one process."""
 
 import os
 import resource
@@ -22,7 +22,7 @@ def file(tmp_path):
 
 
 def begin(path, array, ids, rows, chunk_size=3):
-    """Leaves a partial file with `rows` rows."""
+    """Leave a partial file with `rows` rows."""
     with EmbeddingWriter(
         path, identity(len(array)), ids, dim=array.shape[1], dtype=str(array.dtype), chunk_size=chunk_size
     ) as writer:
@@ -32,7 +32,7 @@ def begin(path, array, ids, rows, chunk_size=3):
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 25), st.integers(1, 7), st.floats(0, 1), st.sampled_from(["float32", "float16"]))
-def test_a_partial_cut_at_any_byte_is_continued_to_the_same_bytes(tmp_path_factory, rows, chunk_size, part, dtype):
+def test_a_partial_truncated_anywhere_is_continued_to_same_bytes(tmp_path_factory, rows, chunk_size, part, dtype):
     folder = tmp_path_factory.mktemp("file")
     array, ids = numbers(rows, 5, dtype), [f"d{i}" for i in range(rows)]
     write(folder / "whole.safetensors", array, ids, chunk_size=chunk_size)
@@ -47,13 +47,13 @@ def test_a_partial_cut_at_any_byte_is_continued_to_the_same_bytes(tmp_path_facto
     first = write(folder / "x.safetensors", array, ids, chunk_size=chunk_size)
 
     before_rows = len(content) - array.nbytes
-    held = max(0, kept - before_rows) // (5 * array.itemsize)
-    assert first == (rows if held == rows else held // chunk_size * chunk_size)
+    kept_rows = max(0, kept - before_rows) // (5 * array.itemsize)
+    assert first == (rows if kept_rows == rows else kept_rows // chunk_size * chunk_size)
     assert (folder / "x.safetensors").read_bytes() == whole
     assert not partial.exists()
 
 
-def test_a_partial_with_all_rows_and_half_the_ids_is_finished_to_the_same_bytes(file):
+def test_a_partial_with_half_its_ids_is_finished_to_same_bytes(file):
     whole = file.read_bytes()
     file.rename(file.with_name(file.name + ".partial"))
     with file.with_name(file.name + ".partial").open("r+b") as partial:
@@ -87,7 +87,7 @@ def test_a_damaged_chunk_of_a_partial_is_written_again(file, tmp_path):
     ],
     ids=str,
 )
-def test_a_partial_of_something_else_is_refused_and_kept(tmp_path, changes):
+def test_a_partial_with_another_header_is_refused_and_kept(tmp_path, changes):
     path, partial = tmp_path / "x.safetensors", tmp_path / "x.safetensors.partial"
     begin(path, numbers(7), IDS, 3)
     content = partial.read_bytes()
@@ -109,7 +109,7 @@ def test_a_partial_of_another_shape_is_refused(tmp_path, array):
         write(tmp_path / "x.safetensors", array, IDS[: len(array)])
 
 
-def test_a_finished_file_is_refused_and_with_overwrite_replaced_at_the_end(file):
+def test_a_finished_file_is_replaced_at_the_end_with_overwrite_only(file):
     old = file.read_bytes()
     with pytest.raises(UserError, match=r"00-of-01\.safetensors is finished already"):
         write(file, numbers(7), IDS)
@@ -123,19 +123,21 @@ def test_a_finished_file_is_refused_and_with_overwrite_replaced_at_the_end(file)
     np.testing.assert_array_equal(open_embeddings(file).array, numbers(7) + 1)
 
 
-def test_one_writer_holds_a_file_at_a_time(tmp_path):
+def test_one_writer_has_a_file_open_at_a_time(tmp_path):
     path = tmp_path / "x.safetensors"
     begin(path, numbers(7), IDS, 3)
     with EmbeddingWriter(path, identity(7), IDS, dim=5, dtype="float32", chunk_size=3) as first:
-        with pytest.raises(UserError, match=r"x\.safetensors is being written by another process"):
+        with pytest.raises(
+            UserError, match=r"x\.safetensors is being written by another process\. Wait for it to end, or"
+        ):
             write(path, numbers(7), IDS, overwrite=True)
         assert first.done == 3
     assert write(path, numbers(7), IDS) == 3
 
 
-def test_rows_that_are_no_chunk_are_refused(tmp_path):
+def test_rows_that_are_not_a_chunk_are_refused(tmp_path):
     with EmbeddingWriter(tmp_path / "x", identity(7), IDS, dim=5, dtype="float32", chunk_size=3) as writer:
-        with pytest.raises(ValueError, match="2 rows are no chunk, at row 0 of 7"):
+        with pytest.raises(ValueError, match="2 rows are not a chunk, at row 0 of 7"):
             writer.append(numbers(2))
         with pytest.raises(ValueError, match="0 rows of 7 are written"):
             writer.finish()
@@ -144,8 +146,8 @@ def test_rows_that_are_no_chunk_are_refused(tmp_path):
 # Disks
 
 
-def test_a_full_disk_is_told_in_one_line_and_the_rest_is_written_when_there_is_room(file, tmp_path):
-    """A limit on the size of files stands for the disk's; it falls into the second chunk, then into the ids."""
+def test_a_full_disk_is_one_line_and_the_rest_is_written_later(file, tmp_path):
+    """A limit on file sizes simulates the full disk; it falls into the second chunk, then into the ids."""
     again, whole = tmp_path / "again.safetensors", file.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     begin(again, numbers(7), IDS, 0)
@@ -157,8 +159,8 @@ def test_a_full_disk_is_told_in_one_line_and_the_rest_is_written_when_there_is_r
                 write(again, numbers(7), IDS)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        message = f"{again}.partial cannot be written: File too large. Make room, or correct run_dir or its rights; "
-        assert str(caught.value) == message + "the same command then goes on."
+        remedy = "Free some space, or correct run_dir or its permissions; the same command then continues."
+        assert str(caught.value) == f"{again}.partial cannot be written: File too large. {remedy}"
         assert sorted(tmp_path.iterdir()) == [file, again.with_name("again.safetensors.partial")]
         with EmbeddingWriter(again, identity(7), IDS, dim=5, dtype="float32", chunk_size=3) as writer:
             assert writer.done == written
@@ -168,7 +170,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_rest_is_written_when_there_is_r
 
 @pytest.mark.parametrize("rows", [3, 7])
 @pytest.mark.parametrize("change", ["cut", "removed"])
-def test_a_partial_changed_while_it_is_written_is_told_and_begun_where_it_is_whole(file, tmp_path, rows, change):
+def test_a_partial_changed_meanwhile_is_continued_where_intact(file, tmp_path, rows, change):
     again = tmp_path / "again.safetensors"
     partial = tmp_path / "again.safetensors.partial"
     with EmbeddingWriter(again, identity(7), IDS, dim=5, dtype="float32", chunk_size=3) as writer:
@@ -178,14 +180,14 @@ def test_a_partial_changed_while_it_is_written_is_told_and_begun_where_it_is_who
             os.truncate(partial, partial.stat().st_size - 30)
         else:
             partial.unlink()
-        problem = "was changed by someone else meanwhile" if change == "cut" else "cannot be written: No such file"
+        problem = "was changed by another program meanwhile" if change == "cut" else "cannot be written: No such file"
         with pytest.raises(UserError, match=rf"again\.safetensors\.partial {problem}"):
             writer.append(numbers(7)[3:6]) if rows == 3 else writer.finish()
     assert write(again, numbers(7), IDS) == (3 if (rows, change) == (7, "cut") else 0)
     assert again.read_bytes() == file.read_bytes()
 
 
-def test_a_folder_without_the_right_to_write_is_named(tmp_path):
+def test_a_folder_without_write_permission_is_named(tmp_path):
     folder = tmp_path / "passage"
     folder.mkdir(mode=0o500)
     user = os.geteuid()

@@ -1,7 +1,7 @@
-"""Encodes the corpus anew for each line on stdin, in a process forked for it whose id it prints; then prints `ended`.
+"""Encode the corpus for each line on stdin in a forked process; print its id, and `ended` when it has ended.
 
-A line `go` encodes undisturbed. A line `FUNCTION LINES` makes the process kill itself when, after FUNCTION of
-embeddings.py was first entered, it has run LINES lines of that file and files.py; it then prints where it is.
+The line `go` encodes without interruption. A line `FUNCTION LINES` makes the process kill itself when it has run LINES
+lines of writer.py and files.py after FUNCTION was first entered; it then prints the function in which it was.
 
 python encode_forks.py MODEL CORPUS FILE
 """
@@ -36,7 +36,7 @@ def kill_after(function, lines):
 
     def trace(frame, event, argument):
         nonlocal left, entered
-        if not frame.f_code.co_filename.endswith(("encoding/embeddings.py", "dpr_lightning/files.py")):
+        if not frame.f_code.co_filename.endswith(("embeddings/writer.py", "dpr_lightning/files.py")):
             return None
         entered = entered or frame.f_code.co_name == function
         left -= entered and event == "line"

@@ -1,6 +1,6 @@
-"""Encodes short passages, as many as each number says, and prints the most memory held so far after each.
+"""Encode as many short passages as each number says, and print the process's peak memory so far after each.
 
-Counted is memory of the process itself, not pages of mapped files, which the system takes back when it needs them.
+Pages of mapped files do not count: the system takes them back when it needs them.
 
 python encode_memory.py MODEL FOLDER ROWS…
 """
@@ -20,8 +20,8 @@ peak_kilobytes = 0
 def sample(ended):
     global peak_kilobytes
     while not ended.wait(0.02):
-        held = int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-        peak_kilobytes = max(peak_kilobytes, held)
+        resident = int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+        peak_kilobytes = max(peak_kilobytes, resident)
 
 
 def main(model, folder, *counts):

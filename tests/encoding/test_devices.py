@@ -1,4 +1,4 @@
-"""Workers on several devices: each command once, failures told while others go on, no worker outlives its parent."""
+"""Workers on several devices: each command runs once, failures stop no other, no worker outlives its parent."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ import torch
 from support.embedding_files import identity
 from support.world import ROOT
 
-from dpr_lightning.embeddings.shards import open_shards
+from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.encoding.devices import Device, find_devices, run_on_devices
 from dpr_lightning.errors import UserError
@@ -22,7 +22,7 @@ needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 
 @needs_no_gpu
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cannot tell which CPUs it may use")
-def test_groups_of_cores_share_out_the_cpus():
+def test_groups_of_cores_partition_the_cpus():
     cpus = os.sched_getaffinity(0)
     all_alone = next(n for n in range(len(cpus), 0, -1) if n == 1 or len(devices_or_none(n)) == n)
     for count in range(2, all_alone + 1):
@@ -43,14 +43,14 @@ def devices_or_none(count):
 
 
 @pytest.mark.parametrize(("visible", "names"), [(None, ["0", "1", "2"]), ("4,2,7", ["4", "2", "7"])])
-def test_gpus_are_those_that_are_visible(monkeypatch, visible, names):
+def test_devices_are_the_visible_gpus(monkeypatch, visible, names):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert find_devices("all") == [Device({"CUDA_VISIBLE_DEVICES": name}, None) for name in names]
     assert len(find_devices(2)) == 2
-    with pytest.raises(UserError, match=r"^devices: 4 are more than this machine's 3 GPUs\. Lower it"):
+    with pytest.raises(UserError, match=r"^devices: 4 are more than this machine's 3 GPUs\. Set a lower number"):
         find_devices(4)
 
 
@@ -71,7 +71,7 @@ def lines(caplog):
     return lambda: [record.getMessage() for record in caplog.records]
 
 
-def test_each_command_runs_once_on_a_device_with_its_environment_and_cpus(lines):
+def test_each_command_runs_once_with_a_device_s_environment(lines):
     cpu = min(os.sched_getaffinity(0))
     devices = [Device({"NAME": "a"}, [cpu]), Device({"NAME": "b"}, [cpu])]
     commands = {f"{n}": python("print(os.environ['NAME'], os.sched_getaffinity(0))") for n in range(5)}
@@ -81,14 +81,14 @@ def test_each_command_runs_once_on_a_device_with_its_environment_and_cpus(lines)
 
 
 def test_commands_run_at_the_same_time_on_two_devices(tmp_path):
-    """Each opens its end of a FIFO, which waits for the other's."""
+    """Each opens one end of a FIFO, which waits until the other end is open."""
     os.mkfifo(tmp_path / "fifo")
     commands = {mode: python("open(sys.argv[1], sys.argv[2])", tmp_path / "fifo", mode) for mode in ("r", "w")}
     assert run_on_devices([Device({}, None)] * 2, commands) == {}
 
 
-def test_a_device_whose_worker_fails_takes_no_more_and_the_others_go_on(lines, tmp_path):
-    """The worker that is killed waits for the end of the last of the others."""
+def test_a_device_whose_worker_fails_gets_no_other_command(lines, tmp_path):
+    """The worker that is killed waits until the last of the others ends."""
     os.mkfifo(tmp_path / "fifo")
     dies = "print('begun', flush=True); open(sys.argv[1]).read(); os.kill(os.getpid(), signal.SIGKILL)"
     commands = {"dies": python(dies, tmp_path / "fifo")}
@@ -99,12 +99,12 @@ def test_a_device_whose_worker_fails_takes_no_more_and_the_others_go_on(lines, t
     assert "dies: ended with SIGKILL (begun)" in lines()
 
     commands = {"a": python("print('done')"), "b": python("print('x'); sys.exit('no such thing')"), "c": ["never"]}
-    assert run_on_devices([Device({}, None)], commands) == {"b": "exit code 1 (no such thing)", "c": "not begun"}
+    assert run_on_devices([Device({}, None)], commands) == {"b": "exit code 1 (no such thing)", "c": "not started"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_no_worker_outlives_its_parent(tmp_path, number):
-    """The worker holds a FIFO open, whose end tells of the worker's; left alone, it would write once more."""
+    """The worker keeps a FIFO open, so that its end is seen; if it survived, it would write once more."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     module = "from dpr_lightning.encoding.devices import *"
@@ -123,20 +123,18 @@ def test_no_worker_outlives_its_parent(tmp_path, number):
 
 @needs_no_gpu
 @pytest.mark.skipif(len(devices_or_none(2)) < 2, reason="one core")
-def test_shards_made_by_workers_are_those_of_one_process_and_a_failed_one_is_made_later(
-    command, settings, tiny_model, tmp_path
-):
-    """Another process holds the first shard; the second command, a sweep of one job, finds the other finished."""
+def test_workers_encode_the_shards_of_one_process(command, settings, tiny_model, tmp_path):
+    """Another process is writing the first shard; the second command, a sweep of one job, encodes it later."""
     settings = [*settings, f"model_dir={tiny_model}", "num_shards=2"]
     folder = tmp_path / "run" / "embeddings" / "passage"
-    held = folder / "00-of-02.safetensors"
-    with EmbeddingWriter(held, identity(20), [""] * 20, dim=5, dtype="float32", chunk_size=3) as writer:
+    busy = folder / "00-of-02.safetensors"
+    with EmbeddingWriter(busy, identity(20), [""] * 20, dim=5, dtype="float32", chunk_size=3) as writer:
         code, out, err = command("encode", *settings, "devices=2")
     writer.partial.unlink()
-    problem = f"{held} is being written by another process. Wait for it, or choose another shard."
+    problem = f"{busy} is being written by another process. Wait for it to end, or choose another shard."
     assert code == 1
     assert err == (
-        f"{folder}: 1 of 2 shards are not there (00-of-02: exit code 1 ({problem})). The same command goes on.\n"
+        f"{folder}: 1 of 2 shards are missing (00-of-02: exit code 1 ({problem})). The same command continues.\n"
     )
     assert f"00-of-02: {problem}\n" in out
     assert f"01-of-02: {folder}/01-of-02.safetensors: 20 rows, 20 of them now" in out
@@ -144,11 +142,14 @@ def test_shards_made_by_workers_are_those_of_one_process_and_a_failed_one_is_mad
 
     code, out, err = command("encode", "-m", *settings, "devices=2", "encode.precision=auto")
     assert (code, err) == (0, "")
-    assert f"{folder}: 1 of 2 shards encoded now, 1 were there; 2 devices, " in out
+    assert f"{folder}: 1 of 2 shards encoded, 1 existed already; 2 devices, " in out
     assert (folder / "01-of-02.safetensors").stat().st_mtime_ns == made
 
     assert command("encode", *settings, f"run_dir={tmp_path}/alone")[0] == 0
-    for ours, alone in zip(open_shards(folder), open_shards(tmp_path / "alone/embeddings/passage"), strict=True):
+    runs = [open_passages(tmp_path / name / "embeddings" / "passage").shards for name in ("run", "alone")]
+    for ours, alone in zip(*runs, strict=True):
         assert ours.identity == alone.identity
         assert list(ours.ids) == list(alone.ids)
-        np.testing.assert_allclose(ours.array, alone.array, rtol=0, atol=1e-6)  # other threads, other sums
+        np.testing.assert_allclose(
+            ours.array, alone.array, rtol=0, atol=1e-6
+        )  # other numbers of threads sum in another order

@@ -1,4 +1,4 @@
-"""Encoding: the same embeddings however rows are cut and batched, and the same bytes after any interruption."""
+"""Encoding: the same embeddings for any shards and batches, and the same bytes after any interruption."""
 
 import copy
 import os
@@ -18,15 +18,17 @@ from support.world import WORDS, passage, question, write_jsonl
 
 from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.embeddings.file import open_embeddings
-from dpr_lightning.embeddings.shards import open_shards
+from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.encoding.loop import length_batches
 from dpr_lightning.encoding.stage import ShardEncoder, encode_passages
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.packed import PackedEncoder
+from dpr_lightning.model.settings import Settings
 from dpr_lightning.retrieval.stage import search
+from dpr_lightning.run_dir import RunDir
 
-ROWS = 1200  # of the corpus whose encoding is interrupted: 150 chunks
+ROWS = 1200  # rows of the corpus whose encoding is interrupted: 150 chunks
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def corpus(world):
 
 @pytest.fixture(scope="module")
 def bi_encoder(tiny_model):
-    return load_bi_encoder(tiny_model, tied=False, pooling="mean", passage_max_length=16)
+    return load_bi_encoder(tiny_model, settings=Settings(tied=False, pooling="mean", passage_max_length=16))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def encoder(bi_encoder, source, *, packs=False, **changes):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 50), st.integers(1, 4), st.booleans(), st.data())
-def test_embeddings_are_those_of_each_passage_alone(
+def test_embeddings_equal_those_of_each_passage_alone(
     bi_encoder, corpus, one_by_one, tmp_path_factory, tokens_per_batch, chunk_size, num_shards, packs, data
 ):
     shard = data.draw(st.integers(0, num_shards - 1))
@@ -77,8 +79,8 @@ def test_embeddings_are_those_of_each_passage_alone(
     np.testing.assert_allclose(found.array, one_by_one[rows.start : rows.stop], rtol=0, atol=3e-6)
 
 
-def test_queries_get_the_query_encoder_and_their_own_length(tiny_model, world, tmp_path):
-    bi_encoder = load_bi_encoder(tiny_model, tied=False, query_max_length=4)
+def test_queries_use_the_query_encoder_and_their_own_length(tiny_model, world, tmp_path):
+    bi_encoder = load_bi_encoder(tiny_model, settings=Settings(tied=False, query_max_length=4))
     with torch.no_grad():
         for parameter in bi_encoder.passage.parameters():
             parameter.zero_()
@@ -96,7 +98,7 @@ def test_queries_get_the_query_encoder_and_their_own_length(tiny_model, world, t
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=60), st.integers(1, 2000), st.sampled_from([None, 1, 8]))
-def test_batches_hold_every_row_once_and_as_many_as_fit_the_budget(lengths, tokens_per_batch, multiple):
+def test_batches_have_every_row_once_and_fill_the_budget(lengths, tokens_per_batch, multiple):
     def size(batch):
         found = [lengths[row] for row in batch]
         return sum(found) if multiple is None else len(found) * (-(-max(found) // multiple) * multiple)
@@ -120,7 +122,7 @@ class Forks:
         self.partial = file.with_name(file.name + ".partial")
 
     def start_and_signal(self, size, number):
-        """Starts one, and sends it signal `number` once the partial file has `size` bytes; returns its id."""
+        """Start one, send it signal `number` once the partial file has `size` bytes, and return its id."""
         print("go", file=self.process.stdin, flush=True)
         pid = int(self.process.stdout.readline())
         give_up = time.monotonic() + 60
@@ -131,13 +133,13 @@ class Forks:
         return pid
 
     def kill_in(self, function, lines):
-        """Starts one that kills itself when it has run so many lines since it entered a function; returns where."""
+        """Start one that kills itself after so many lines since it entered a function; return where it was killed."""
         print(function, lines, file=self.process.stdin, flush=True)
         self.process.stdout.readline()
-        place = self.process.stdout.readline().strip()
-        if place != "ended":
+        killed_in = self.process.stdout.readline().strip()
+        if killed_in != "ended":
             self.ended()
-        return place
+        return killed_in
 
     def ended(self):
         assert self.process.stdout.readline() == "ended\n"
@@ -162,9 +164,7 @@ def forks(tiny_model, long_corpus, tmp_path):
         process.stdin.close()
 
 
-def test_killed_at_any_moment_and_run_again_gives_the_same_bytes_and_one_process_holds_a_shard(
-    forks, tiny_model, long_corpus, tmp_path
-):
+def test_a_rerun_after_kill_at_any_size_gives_the_same_bytes(forks, tiny_model, long_corpus, tmp_path):
     made = encoder(load_bi_encoder(tiny_model), open_corpus(str(long_corpus)), chunk_size=8)
     made.encode(tmp_path / "undisturbed.safetensors")
     undisturbed = (tmp_path / "undisturbed.safetensors").read_bytes()
@@ -192,41 +192,39 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes_and_one_process
     assert not forks.partial.exists()
 
 
-def test_killed_at_twenty_random_lines_and_at_every_line_of_the_end_it_gives_the_same_bytes(
-    forks, tiny_model, long_corpus, tmp_path
-):
+def test_a_rerun_after_kill_at_any_line_gives_the_same_bytes(forks, tiny_model, long_corpus, tmp_path):
     made = encoder(load_bi_encoder(tiny_model), open_corpus(str(long_corpus)), chunk_size=8)
     made.encode(tmp_path / "undisturbed.safetensors")
-    random, places, last = Random(0), [], 0
+    random, killed_in, last = Random(0), [], 0
     for _ in range(20):
-        places.append(forks.kill_in(random.choice(["__init__", "append", "append"]), random.randint(1, 200)))
+        killed_in.append(forks.kill_in(random.choice(["__init__", "append", "append"]), random.randint(1, 200)))
         assert forks.partial.exists()
-    assert {"_continue", "append", "_write", "flush_to_disk"} < set(places)
+    assert {"_continue", "append", "_write", "flush_to_disk"} < set(killed_in)
     while forks.partial.exists():
         last += 1
-        places.append(forks.kill_in("finish", last))
+        killed_in.append(forks.kill_in("finish", last))
     assert last > 5
-    assert "ended" not in places  # the last kill came right after the rename
+    assert "ended" not in killed_in  # the last kill was right after the rename
     assert forks.file.read_bytes() == (tmp_path / "undisturbed.safetensors").read_bytes()
     with pytest.raises(UserError, match="is finished already"):
         made.encode(forks.file)
 
 
 @pytest.mark.parametrize("packs", [False, True])
-def test_only_the_rows_that_are_missing_are_encoded(bi_encoder, corpus, tmp_path, packs):
+def test_only_missing_rows_are_encoded(bi_encoder, corpus, tmp_path, packs):
     whole, file = tmp_path / "whole.safetensors", tmp_path / "x.safetensors"
     encoder(bi_encoder, corpus, packs=packs).encode(whole)
-    behind_row_27 = 5 + 12 * 32 * 4 + 41 * 8 + len("".join(f"d{i}" for i in range(40)))
-    file.with_name("x.safetensors.partial").write_bytes(whole.read_bytes()[:-behind_row_27])
+    after_row_27 = 5 + 12 * 32 * 4 + 41 * 8 + len("".join(f"d{i}" for i in range(40)))
+    file.with_name("x.safetensors.partial").write_bytes(whole.read_bytes()[:-after_row_27])
     summary = encoder(bi_encoder, corpus, packs=packs).encode(file)
-    assert "40 rows, 19 of them now" in summary  # 21 are in whole chunks of 7
+    assert "40 rows, 19 of them now" in summary  # 21 are in complete chunks of 7
     assert file.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize(
     "changes", [{"dtype": "float16"}, {"precision": "bf16"}, {"chunk_size": 8}, {"tokens_per_batch": 64}], ids=str
 )
-def test_a_partial_by_other_settings_is_refused(bi_encoder, corpus, tmp_path, changes):
+def test_a_partial_with_other_settings_is_refused(bi_encoder, corpus, tmp_path, changes):
     whole, file = tmp_path / "whole.safetensors", tmp_path / "x.safetensors"
     encoder(bi_encoder, corpus, **changes).encode(whole)
     whole.rename(file.with_name("x.safetensors.partial"))
@@ -234,7 +232,7 @@ def test_a_partial_by_other_settings_is_refused(bi_encoder, corpus, tmp_path, ch
         encoder(bi_encoder, corpus).encode(file)
 
 
-def test_reduced_precision_leaves_the_model_as_it_was(tiny_model, corpus, tmp_path):
+def test_reduced_precision_does_not_change_the_model(tiny_model, corpus, tmp_path):
     bi_encoder = load_bi_encoder(tiny_model)
     before = bi_encoder.fingerprint()
     made = encoder(bi_encoder, corpus, precision="bf16")
@@ -245,10 +243,8 @@ def test_reduced_precision_leaves_the_model_as_it_was(tiny_model, corpus, tmp_pa
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
-def test_a_gpu_gives_the_same_embeddings_and_leaves_the_model_as_it_was(
-    tiny_model, corpus, one_by_one, tmp_path, precision
-):
-    bi_encoder = load_bi_encoder(tiny_model, tied=False, pooling="mean", passage_max_length=16)
+def test_a_gpu_gives_the_same_embeddings_and_model(tiny_model, corpus, one_by_one, tmp_path, precision):
+    bi_encoder = load_bi_encoder(tiny_model, settings=Settings(tied=False, pooling="mean", passage_max_length=16))
     batch = bi_encoder.inputs.pad(bi_encoder.inputs.encode_queries(["a b", "c"]))
     bi_encoder.eval()
     with torch.no_grad():
@@ -263,18 +259,18 @@ def test_a_gpu_gives_the_same_embeddings_and_leaves_the_model_as_it_was(
         assert torch.equal(bi_encoder.cpu().passage(**batch), before)
 
 
-def test_a_model_with_another_length_does_not_continue_a_partial(tiny_model, corpus, tmp_path):
+def test_a_partial_is_not_continued_with_another_max_length(tiny_model, corpus, tmp_path):
     whole, file = tmp_path / "whole.safetensors", tmp_path / "x.safetensors"
     encoder(load_bi_encoder(tiny_model), corpus).encode(whole)
     whole.rename(file.with_name("x.safetensors.partial"))
     with pytest.raises(UserError, match="was begun with another model"):
-        encoder(load_bi_encoder(tiny_model, passage_max_length=155), corpus).encode(file)
+        encoder(load_bi_encoder(tiny_model, settings=Settings(passage_max_length=155)), corpus).encode(file)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="cannot tell the memory in use")
-def test_ten_times_as_many_passages_take_no_more_memory(tiny_model, tmp_path):
-    """Embeddings of the passages added would be 6 % of it, their token ids 20 %."""
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="cannot measure memory")
+def test_memory_does_not_grow_with_the_corpus(tiny_model, tmp_path):
+    """The embeddings of the additional passages would take 6 % more, their token ids 20 %."""
     command = [sys.executable, Path(__file__).with_name("encode_memory.py"), tiny_model, tmp_path, "20000", "200000"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
@@ -289,7 +285,7 @@ def first_with(word):
     return next(i for i in range(40) if word in f"{passage(i)['title']} {passage(i)['text']}".split())
 
 
-def test_a_nan_stops_and_names_the_docid_and_keeps_the_chunks_before(tiny_model, corpus, tmp_path):
+def test_a_nan_stops_names_the_docid_and_keeps_earlier_chunks(tiny_model, corpus, tmp_path):
     bi_encoder = load_bi_encoder(tiny_model)
     word = WORDS[39]
     with torch.no_grad():
@@ -305,11 +301,11 @@ def test_a_nan_stops_and_names_the_docid_and_keeps_the_chunks_before(tiny_model,
         encoder(bi_encoder, corpus, chunk_size=5).encode(tmp_path / "x.safetensors")
 
 
-def test_what_overflows_float16_is_not_written(tiny_model, corpus, tmp_path):
+def test_values_beyond_float16_are_refused(tiny_model, corpus, tmp_path):
     bi_encoder = load_bi_encoder(tiny_model)
     with torch.no_grad():
         bi_encoder.passage.transformer.encoder.layer[-1].output.LayerNorm.weight.mul_(1e6)
-    with pytest.raises(UserError, match=r"^the embedding of 'd0' is not finite\. .*encode\.dtype=float32"):
+    with pytest.raises(UserError, match=r"^the embedding of 'd0' is not finite\. .*`dtype`=float32"):
         encoder(bi_encoder, corpus, dtype="float16").encode(tmp_path / "x.safetensors")
     encoder(bi_encoder, corpus).encode(tmp_path / "y.safetensors")
     assert np.isfinite(open_embeddings(tmp_path / "y.safetensors").array).all()
@@ -318,65 +314,74 @@ def test_what_overflows_float16_is_not_written(tiny_model, corpus, tmp_path):
 # Finished files
 
 
-def test_finished_shards_are_skipped_missing_ones_made_and_asked_for_ones_refused(bi_encoder, corpus, tmp_path):
+@pytest.fixture
+def run(tmp_path):
+    return RunDir(tmp_path / "run")
+
+
+def test_finished_shards_are_skipped_and_missing_ones_encoded(bi_encoder, corpus, run):
     made = encoder(bi_encoder, corpus)
-    encode_passages(made, tmp_path, shard=1, num_shards=3)
-    there = (tmp_path / "01-of-03.safetensors").stat().st_ino
+    encode_passages(run, made, shard=1, num_shards=3)
+    finished = run.passage_shard(1, 3).stat().st_ino
     with pytest.raises(UserError, match=r"01-of-03\.safetensors is finished already\. Set overwrite=true"):
-        encode_passages(made, tmp_path, shard=1, num_shards=3)
-    assert "2 of 3 shards encoded now, 1 were there" in encode_passages(made, tmp_path, shard=None, num_shards=3)
-    assert (tmp_path / "01-of-03.safetensors").stat().st_ino == there
-    assert "0 of 3 shards encoded now, 3 were there" in encode_passages(made, tmp_path, shard=None, num_shards=3)
-    assert [docid for shard in open_shards(tmp_path) for docid in shard.ids] == [f"d{i}" for i in range(40)]
+        encode_passages(run, made, shard=1, num_shards=3)
+    assert "2 of 3 shards encoded, 1 existed already" in encode_passages(run, made, shard=None, num_shards=3)
+    assert run.passage_shard(1, 3).stat().st_ino == finished
+    assert "0 of 3 shards encoded, 3 existed already" in encode_passages(run, made, shard=None, num_shards=3)
+    (docids,) = open_passages(run.passage_shards).docids([np.arange(40)])
+    assert docids == [f"d{i}" for i in range(40)]
 
 
-def test_a_finished_shard_of_another_model_or_corpus_is_refused(bi_encoder, tiny_model, corpus, world, tmp_path):
-    encode_passages(encoder(bi_encoder, corpus), tmp_path, shard=0, num_shards=2)
-    old = (tmp_path / "00-of-02.safetensors").read_bytes()
+def test_a_shard_of_another_model_or_corpus_is_refused(bi_encoder, tiny_model, corpus, run, tmp_path):
+    encode_passages(run, encoder(bi_encoder, corpus), shard=0, num_shards=2)
+    old = run.passage_shard(0, 2).read_bytes()
     other_model = encoder(load_bi_encoder(tiny_model), corpus)
     with pytest.raises(UserError, match=r"00-of-02\.safetensors is of another model than this run's"):
-        encode_passages(other_model, tmp_path, shard=None, num_shards=2)
+        encode_passages(run, other_model, shard=None, num_shards=2)
     rows = [passage(i) for i in range(39)]
     other_corpus = open_corpus(str(write_jsonl(tmp_path / "shorter.jsonl", rows)))
     with pytest.raises(UserError, match=r"00-of-02\.safetensors is of another data than this run's"):
-        encode_passages(encoder(bi_encoder, other_corpus), tmp_path, shard=None, num_shards=2)
-    assert (tmp_path / "00-of-02.safetensors").read_bytes() == old
+        encode_passages(run, encoder(bi_encoder, other_corpus), shard=None, num_shards=2)
+    assert run.passage_shard(0, 2).read_bytes() == old
 
     replacing = encoder(load_bi_encoder(tiny_model), corpus, overwrite=True)
-    assert "2 of 2 shards encoded now" in encode_passages(replacing, tmp_path, shard=None, num_shards=2)
-    assert {s.identity.model_fingerprint for s in open_shards(tmp_path)} == {replacing.model_fingerprint}
+    assert "2 of 2 shards encoded" in encode_passages(run, replacing, shard=None, num_shards=2)
+    assert open_passages(run.passage_shards).model_fingerprint == replacing.model_fingerprint
 
 
-def test_a_shard_under_another_ones_name_is_refused(bi_encoder, corpus, tmp_path):
+def test_a_shard_under_another_shard_s_name_is_refused(bi_encoder, corpus, run):
     made = encoder(bi_encoder, corpus)
-    encode_passages(made, tmp_path, shard=1, num_shards=2)
-    (tmp_path / "01-of-02.safetensors").rename(tmp_path / "00-of-02.safetensors")
+    encode_passages(run, made, shard=1, num_shards=2)
+    run.passage_shard(1, 2).rename(run.passage_shard(0, 2))
     with pytest.raises(UserError, match=r"00-of-02\.safetensors is of another shard than this run's"):
-        encode_passages(made, tmp_path, shard=None, num_shards=2)
+        encode_passages(run, made, shard=None, num_shards=2)
 
 
-def test_shards_of_another_cut_in_the_folder_are_refused_by_name(bi_encoder, corpus, tmp_path):
+def test_shards_of_another_number_are_refused_by_name(bi_encoder, corpus, run):
     made = encoder(bi_encoder, corpus)
-    encode_passages(made, tmp_path, shard=1, num_shards=3)
-    with pytest.raises(UserError, match=r"another cut than num_shards=2: 01-of-03\.safetensors\. Delete them"):
-        encode_passages(made, tmp_path, shard=None, num_shards=2)
+    encode_passages(run, made, shard=1, num_shards=3)
+    message = r"shards of another number than num_shards=2: 01-of-03\.safetensors\. Delete them"
+    for shard in (0, None):
+        with pytest.raises(UserError, match=message):
+            encode_passages(run, made, shard=shard, num_shards=2)
 
 
-def test_more_shards_than_rows_give_empty_shards_and_the_same_ranking(bi_encoder, corpus, world, tmp_path):
-    queries = open_queries(str(world / "test.jsonl"))
-    encoder(bi_encoder, queries, side="query").encode(tmp_path / "test.safetensors")
-    made = encoder(bi_encoder, corpus)
+def test_more_shards_than_rows_give_the_same_ranking(bi_encoder, corpus, world, tmp_path):
+    queries = encoder(bi_encoder, open_queries(str(world / "test.jsonl")), side="query")
+    made, rankings = encoder(bi_encoder, corpus), []
     for num_shards in (1, 45):
-        folder = tmp_path / str(num_shards)
-        encode_passages(made, folder / "passage", shard=None, num_shards=num_shards)
-        search(tmp_path / "test.safetensors", folder / "passage", folder / "rankings", split="test", depth=40)
-    assert [len(shard.ids) for shard in open_shards(tmp_path / "45" / "passage")].count(0) == 5
-    assert open_shards(tmp_path / "45" / "passage")[0].array.shape == (0, 32)
-    assert open_embeddings(tmp_path / "45" / "passage" / "00-of-45.safetensors").verify() is None
-    one, many = ((tmp_path / n / "rankings" / "test.trec").read_text().splitlines() for n in ("1", "45"))
-    assert len(one) == 12 * 40
+        run = RunDir(tmp_path / str(num_shards))
+        queries.encode(run.query_embeddings("test"))
+        encode_passages(run, made, shard=None, num_shards=num_shards)
+        search(run, split="test", depth=40)
+        rankings.append(run.ranking("test").read_text().splitlines())
+    shards = open_passages(run.passage_shards).shards
+    assert [len(shard.ids) for shard in shards].count(0) == 5
+    assert shards[0].array.shape == (0, 32)
+    shards[0].verify()
+    assert len(rankings[0]) == 12 * 40
     # A passage alone in its batch may differ in the last bit, so scores are compared as numbers.
-    for a, b in zip(one, many, strict=True):
+    for a, b in zip(*rankings, strict=True):
         assert float(a.split()[4]) == pytest.approx(float(b.split()[4]), abs=1e-4)
 
 
@@ -384,10 +389,10 @@ def test_more_shards_than_rows_give_empty_shards_and_the_same_ranking(bi_encoder
     ("setting", "message"),
     [
         ({"side": "document"}, "side: 'document' is not possible"),
-        ({"precision": "8"}, "encode.precision: '8' is not possible"),
-        ({"dtype": "bfloat16"}, "encode.dtype: 'bfloat16' is not possible"),
-        ({"chunk_size": 0}, "encode.chunk_size: 0 is not a whole number"),
-        ({"tokens_per_batch": "many"}, "encode.tokens_per_batch: 'many' is not a whole number"),
+        ({"precision": "8"}, "precision: '8' is not possible"),
+        ({"dtype": "bfloat16"}, "dtype: 'bfloat16' is not possible"),
+        ({"chunk_size": 0}, "chunk_size: 0 is not a whole number"),
+        ({"tokens_per_batch": "many"}, "tokens_per_batch: 'many' is not a whole number"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -1,4 +1,4 @@
-"""The answer rules against restatements of their own: token lists for `string`, `re.search` for `regex`."""
+"""The answer rules against plain restatements: token lists for `string`, `re.search` for `regex`."""
 
 import re
 import unicodedata
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.evaluation.answers import answer_finder
+from dpr_lightning.evaluation.answers import answer_finder, answer_problem
 
 SIMPLE_TOKEN = regex.compile(
     r"([\p{L}\p{N}\p{M}]+)|([^\p{Z}\p{C}])", regex.IGNORECASE | regex.UNICODE | regex.MULTILINE
@@ -17,7 +17,7 @@ SIMPLE_TOKEN = regex.compile(
 
 
 def has_string(answers, text):
-    """DPR's rule token by token; an answer of no tokens is found nowhere (in DPR's program: everywhere)."""
+    """DPR's rule token by token; an answer without tokens never matches (in DPR's program: always)."""
 
     def tokens(value):
         return [match[0].lower() for match in SIMPLE_TOKEN.finditer(unicodedata.normalize("NFD", value))]
@@ -72,12 +72,12 @@ def test_string_rule_is_the_naive_one_where_the_answer_is_inside(before, after, 
         ("", "", False),
     ],
 )
-def test_string_rule_on_cases_of_their_own(answer, text, is_there):
+def test_string_rule_on_single_cases(answer, text, is_there):
     assert found([answer], text) is is_there
     assert found(["absent", answer], text) is is_there
 
 
-def test_no_answers_are_found_nowhere():
+def test_no_answers_never_match():
     assert not found([], "text")
     assert not found([], "text", "regex")
 
@@ -92,7 +92,13 @@ def test_no_answers_are_found_nowhere():
         (r"^second", "first\nsecond", True),
         (r"first.second", "first\nsecond", False),
         (r"art", "a cart", True),
-        (r"[[a]b]", "[b]", True),  # Python warns that it may read this otherwise one day
+        (r"[[a]b]", "[b]", True),  # Python warns that it may interpret this differently one day
+        (r"москва", "в МОСКВЕ и МОСКВА", True),
+        (r"ΑΘΉΝΑ", "αθήνα", True),
+        (r"^\w+$", "日本", True),
+        (r"\bстранa?", "встреча стран", True),
+        (r"\W", "日本", False),
+        (r"\d{2}", "٤٢", True),
     ],
 )
 def test_regex_rule(pattern, text, is_there):
@@ -110,19 +116,29 @@ def test_regex_rule_searches_normalized_text_ignoring_case(pattern, text):
     try:
         expected = re.search(nfd(pattern), nfd(text), re.IGNORECASE | re.UNICODE | re.MULTILINE) is not None
     except re.error:
-        with pytest.raises(UserError, match="of question q7 is no regular expression"):
+        with pytest.raises(UserError, match="of question q7 is not a regular expression"):
             found([pattern], text, "regex")
     else:
         assert found([pattern], text, "regex") == expected
 
 
-@pytest.mark.parametrize("pattern", ["(unclosed", "a{99999999999}", "*"])
+@pytest.mark.parametrize("pattern", ["(unclosed", "a{99999999999}", "*", "(?L)x", "(?a)(?u)x", "(" * 500 + ")" * 500])
 def test_a_pattern_that_does_not_compile_is_named_with_its_question(pattern):
     with pytest.raises(UserError) as error:
         found(["fine", pattern], "text", "regex")
-    assert f"answer {pattern!r} of question q7 is no regular expression (" in str(error.value)
+    assert f"answer {pattern[:60]!r} of question q7 is not a regular expression (" in str(error.value)
+    assert answer_problem(pattern, rule="regex").startswith("not a regular expression (")
+    assert answer_problem("fine", rule="regex") is None
+
+
+@given(st.text(max_size=4), st.text(max_size=10))
+def test_an_answer_with_a_problem_matches_nothing(answer, text):
+    if answer_problem(answer, rule="string"):
+        assert not found([answer], text + answer)
+    else:
+        assert found([answer], answer)
 
 
 def test_an_unknown_rule_is_refused():
-    with pytest.raises(UserError, match=r"data.answers: 'exact' is not possible"):
+    with pytest.raises(UserError, match=r"answers: 'exact' is not possible"):
         found(["a"], "a", "exact")

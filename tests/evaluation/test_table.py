@@ -1,28 +1,28 @@
 """The table in the terminal and the curve in SVG."""
 
-import io
 from xml.etree import ElementTree
 
-from rich.console import Console
-
 from dpr_lightning.evaluation.plot import accuracy_curves
-from dpr_lightning.evaluation.table import print_accuracy
+from dpr_lightning.evaluation.table import accuracy_table
 
 METRICS = {
     "questions": 1234,
     "missing": 0,
     "accuracy": {"1": 0.25, "20": 0.5},
     "interval": {"1": [0.2, 0.3], "20": [0.45, 0.55]},
+    "split": "test",
+    "without_answers": 0,
+    "skipped": 0,
+    "undecided": {},
+    "left_out": {},
 }
 
 
 def printed(metrics, published, name="mine"):
-    console = Console(file=io.StringIO(), width=120)
-    print_accuracy(name, metrics, published, console)
-    return console.file.getvalue()
+    return accuracy_table(name, metrics, published, width=120) + "\n"
 
 
-def test_measured_and_published_figures_are_told_apart():
+def test_measured_figures_stand_above_published_ones():
     lines = printed(METRICS, {"DPR paper": {20: 0.784, 100: 0.86}}).splitlines()
     assert any("1,234 questions" in line for line in lines)
     (ours,) = [line for line in lines if "mine (measured)" in line]
@@ -34,22 +34,45 @@ def test_measured_and_published_figures_are_told_apart():
     assert "0.86" not in theirs
 
 
+def test_published_figures_are_those_of_the_test_questions():
+    assert "DPR paper" not in printed({**METRICS, "split": "dev"}, {"DPR paper": {20: 0.784}})
+
+
 def test_names_are_printed_as_they_are():
     assert "[red]x[/red] (measured)" in printed(METRICS, {}, name="[red]x[/red]")
 
 
-def test_questions_without_ranking_and_judged_measures_are_told():
-    text = printed({**METRICS, "missing": 7, "qrels": {"RR": 0.5, "Success@20": 0.75}}, {})
-    assert "7 questions are not in the ranking and count as misses" in text
-    assert "judged passages: RR 0.500, Success@20 0.750" in text
+def test_a_note_says_what_the_means_run_over():
+    judged = {"qrels": {"RR": 0.5, "Success@20": 0.75}, "judged": 900, "judged_without_relevant": 3}
+    text = printed({**METRICS, "missing": 7, "skipped": 2, **judged}, {})
+    assert "7 questions are not in the ranking and count as misses\n" in text
+    assert "2 invalid questions were skipped and do not count\n" in text
+    expected = "900 of 1,234 questions, 3 of them without a relevant passage: RR 0.500, Success@20 0.750\n"
+    assert f"judged passages, {expected}" in text
     assert "misses" not in printed(METRICS, {})
 
 
-def test_without_answers_there_is_no_table():
-    assert printed({**METRICS, "accuracy": {}, "interval": {}}, {"DPR paper": {20: 0.7}}) == ""
+def test_a_note_says_what_is_left_out_and_why():
+    undecided = {"accuracy@20": 1, "accuracy@100": 40, "nDCG@10": 12}
+    left_out = {"accuracy@100": [0.5, 0.75], "nDCG@10": [0.125, 1.0]}
+    text = printed({**METRICS, "undecided": undecided, "left_out": left_out}, {})
+    left, counted = text.splitlines()[-2:]
+    assert left == (
+        "left out, because the rankings end before the cutoff: "
+        "top-100 (between 0.500 and 0.750), nDCG@10 (between 0.125 and 1.000)"
+    )
+    assert counted == "counted as misses, because their rankings end before the cutoff: top-20 (1 questions)"
 
 
-def test_curves_rise_with_accuracy_and_run_from_the_first_cutoff_to_the_last():
+def test_without_answers_a_note_replaces_the_table():
+    metrics = {**METRICS, "accuracy": {}, "interval": {}, "without_answers": 1234}
+    assert (
+        printed(metrics, {"DPR paper": {20: 0.7}})
+        == "1,234 questions without answers: answer accuracy is not measured\n"
+    )
+
+
+def test_curves_rise_with_accuracy_over_all_cutoffs():
     root = ElementTree.fromstring(accuracy_curves({"a & <b>": [0.0, 0.5, 1.0], "c": [1.0]}))
     lines = [element for element in root.iter() if element.tag.endswith("polyline")]
     points = [[tuple(map(float, point.split(","))) for point in line.get("points").split()] for line in lines]

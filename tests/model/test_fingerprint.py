@@ -1,30 +1,29 @@
-"""The fingerprint of a model covers all that changes embeddings, and stays when it is saved, loaded or used."""
+"""The fingerprint covers everything that changes embeddings, and saving, loading and using keep it."""
 
 import json
 import shutil
 
 import pytest
-from support.model_folders import passages, save_model
+from support.model_folders import load_model, passages, save_model
 
-from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
 
 LENGTHS = {"query_max_length": 8, "passage_max_length": 24}
 
 
 def fingerprint(folder, **arguments):
-    return load_bi_encoder(folder, **LENGTHS, **arguments).fingerprint()
+    return load_model(folder, **LENGTHS, **arguments).fingerprint()
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_of_a_model_its_saved_folder_and_a_copy_of_its_source_is_the_same(tmp_path, kind, tied):
+def test_saving_and_copying_keep_the_fingerprint(tmp_path, kind, tied):
     source = save_model(tmp_path / "source", kind)
-    made = load_bi_encoder(source, tied=tied, **LENGTHS)
+    made = load_model(source, tied=tied, **LENGTHS)
     before = made.fingerprint()
     made.eval()(passages(made.inputs, ["bap"]), passages(made.inputs, ["bar"]))
     save_bi_encoder(made, tmp_path / "saved")
-    assert made.fingerprint() == before == load_bi_encoder(tmp_path / "saved").fingerprint()
+    assert made.fingerprint() == before == load_model(tmp_path / "saved").fingerprint()
 
     copy = shutil.copytree(source, tmp_path / "copy")
     change_json(copy / "config.json", architectures=["BertForMaskedLM"], transformers_version="4.0.0", dtype="float16")
@@ -59,7 +58,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changes_with_config_and_tokenizer(tmp_path, change):
+def test_config_and_tokenizer_change_the_fingerprint(tmp_path, change):
     folder = save_model(tmp_path / "model")
     before = fingerprint(folder)
     CHANGES[change](folder)

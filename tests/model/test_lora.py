@@ -1,20 +1,20 @@
-"""Adapters: what is trained, and that the exported model is a plain one that embeds as the trained one did."""
+"""Adapters: which weights are trained, and that the exported model embeds alike without adapters."""
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.model_folders import load_model
 from transformers import AutoModel
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.1, "target_modules": ["query", "value"]}
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_export_is_plain_and_embeds_as_the_trained_model(tiny_model, tmp_path, tied):
-    bi_encoder = load_bi_encoder(tiny_model, tied=tied, lora=LORA)
+def test_the_export_has_no_adapters_and_embeds_alike(tiny_model, tmp_path, tied):
+    bi_encoder = load_model(tiny_model, tied=tied, lora=LORA)
     torch.manual_seed(1)
     for name, parameter in bi_encoder.named_parameters():
         assert parameter.requires_grad == ("lora_" in name)
@@ -34,25 +34,25 @@ def test_the_export_is_plain_and_embeds_as_the_trained_model(tiny_model, tmp_pat
             plain = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()(**tokens).last_hidden_state[:, 0]
         torch.testing.assert_close(plain, embeddings, rtol=1e-5, atol=1e-5)  # merging rounds
     with torch.no_grad():
-        untrained = load_bi_encoder(tiny_model).eval().query(**tokens)
+        untrained = load_model(tiny_model).eval().query(**tokens)
     assert (untrained - expected[0]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"r": 0}, "model.lora.r: 0 "),
-        ({"target_modules": ["nowhere"]}, "model.lora.target_modules: ['nowhere'] names no layers of BertModel."),
+        ({"r": 0}, "lora.r: 0 "),
+        ({"target_modules": ["nowhere"]}, "lora.target_modules: ['nowhere'] names no layers of BertModel."),
     ],
 )
-def test_settings_that_cannot_work_are_told(tiny_model, change, message):
+def test_impossible_adapter_settings_are_named(tiny_model, change, message):
     with pytest.raises(UserError) as caught:
-        load_bi_encoder(tiny_model, lora=LORA | change)
+        load_model(tiny_model, lora=LORA | change)
     assert str(caught.value).startswith(message)
 
 
-def test_encoding_takes_the_exported_model_as_it_is(command, settings, tmp_path):
-    """The same experiment trains and encodes: adapters are not put in again, which would change the fingerprint."""
+def test_encoding_adds_no_adapters_to_an_exported_model(command, settings, tmp_path):
+    """The same experiment trains and encodes, and new adapters would change the fingerprint."""
     lora = ["model/lora=default", "model.lora.r=2"]
     for name, options in (
         ("train", lora),

@@ -1,4 +1,4 @@
-"""Packed sequences: the embeddings of padded batches, whatever lies beside a sequence."""
+"""Packed sequences have the embeddings of padded batches, whatever their neighbours."""
 
 import copy
 import logging
@@ -13,6 +13,8 @@ from transformers import AutoConfig, AutoModel
 
 from dpr_lightning.model.encoder import Encoder
 from dpr_lightning.model.packed import ARCHITECTURES, PackedEncoder, packed_if_supported
+from dpr_lightning.model.pooling import POOLING
+from dpr_lightning.model.settings import Settings
 
 PAD, LONGEST = 1, 156
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -29,7 +31,7 @@ def make_encoder(kind="bert", **options):
         initializer_range=0.2,
         **({"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48} if kind == "distilbert" else SIZES),
     )
-    return Encoder(AutoModel.from_config(config), **options).eval()
+    return Encoder(AutoModel.from_config(config), Settings(**options)).eval()
 
 
 def draw_ids(lengths, seed=0):
@@ -52,9 +54,9 @@ def packed(encoder, ids, device="cpu"):
         return encoder(**batch)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", POOLING)
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_embeddings_are_those_of_a_padded_batch(kind, pooling):
+def test_packed_and_padded_embeddings_are_equal(kind, pooling):
     encoder, ids = make_encoder(kind, pooling=pooling), draw_ids([2, LONGEST, 17, 2, 90, 33])
     expected = padded(encoder, ids)
     assert expected.std() > 0.1
@@ -64,19 +66,19 @@ def test_embeddings_are_those_of_a_padded_batch(kind, pooling):
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.integers(2, LONGEST), min_size=1, max_size=8),
-    st.sampled_from(["cls", "mean"]),
+    st.sampled_from(sorted(POOLING)),
     st.sampled_from([None, 7]),
     st.booleans(),
 )
-def test_any_lengths_pooling_projection_and_norm(lengths, pooling, projection_dim, normalize):
+def test_packing_works_for_any_lengths_and_settings(lengths, pooling, projection_dim, normalize):
     encoder = make_encoder(pooling=pooling, projection_dim=projection_dim, normalize=normalize)
     found = packed(encoder, draw_ids(lengths))
     assert found.shape == (len(lengths), encoder.dim)
     torch.testing.assert_close(found, padded(encoder, draw_ids(lengths)), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_bf16_differs_from_padding_no_more_than_from_float32(pooling):
+@pytest.mark.parametrize("pooling", POOLING)
+def test_packing_in_bf16_adds_no_more_than_rounding(pooling):
     encoder, ids = make_encoder(pooling=pooling), draw_ids([2, LONGEST, 17, 90])
     exact, half = padded(encoder, ids), copy.deepcopy(encoder).to(torch.bfloat16)
     found = packed(half, ids)
@@ -93,7 +95,7 @@ def test_sequences_do_not_see_their_neighbours():
     torch.testing.assert_close(elsewhere[1], alone[0], rtol=0, atol=1e-6)
 
 
-def test_an_encoder_that_cannot_pack_stays_padded_and_says_why_once(caplog):
+def test_an_encoder_that_cannot_pack_says_why_once(caplog):
     caplog.set_level(logging.INFO)
     encoder = make_encoder().to("meta")
     assert packed_if_supported(encoder) is packed_if_supported(encoder) is encoder
@@ -110,7 +112,7 @@ def test_packing_a_copy_leaves_the_encoder_as_it_was():
 
 @on_gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", POOLING)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_a_gpu_packs_within_rounding(kind, dtype, pooling):
@@ -126,8 +128,8 @@ def test_a_gpu_packs_within_rounding(kind, dtype, pooling):
 @pytest.mark.parametrize(
     ("kind", "dtype", "reason"),
     [
-        ("bert", torch.float32, "packing needs encode.precision=bf16 or 16, this is torch.float32"),
-        ("albert", torch.bfloat16, "packing knows bert, camembert, .*, not albert"),
+        ("bert", torch.float32, "packing needs bf16 or 16 as precision, this is torch.float32"),
+        ("albert", torch.bfloat16, "packing supports bert, camembert, .*, not albert"),
     ],
 )
 def test_a_gpu_says_why_it_pads(caplog, kind, dtype, reason):

@@ -1,4 +1,4 @@
-"""Every picker leads to the same rankings, bit for bit."""
+"""Every selector leads to the same rankings, bit for bit."""
 
 from functools import partial
 
@@ -25,7 +25,7 @@ def ranked(queries, passages, select):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_torch_leads_to_the_rankings_of_faiss(dtype):
+def test_torch_gives_the_rankings_of_faiss(dtype):
     queries, passages = near_ties(dtype)
     assert ranked(queries, passages, partial(select_candidates_torch, device="cpu")) == ranked(
         queries, passages, select_candidates_faiss
@@ -33,7 +33,7 @@ def test_torch_leads_to_the_rankings_of_faiss(dtype):
 
 
 @pytest.mark.parametrize("products", [1, 70 * 33, 70 * 900])
-def test_torch_picks_the_largest_however_the_block_is_cut(monkeypatch, products):
+def test_torch_selects_the_largest_for_any_division_of_a_block(monkeypatch, products):
     queries, passages = near_ties(np.float32)
     monkeypatch.setattr(candidates, "_NUMBERS_AT_ONCE", products)
     scores, rows = select_candidates_torch(queries, passages[:900], 50, device="cpu")
@@ -45,7 +45,7 @@ def test_torch_picks_the_largest_however_the_block_is_cut(monkeypatch, products)
 
 @pytest.fixture
 def low_precision():
-    """What a program may have set before it searches."""
+    """A precision that a program may have set before it searches."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     yield
@@ -59,7 +59,7 @@ def test_torch_leaves_its_precision_as_it_was(low_precision):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_gpu_leads_to_the_rankings_of_the_cpu(low_precision):
+def test_the_gpu_gives_the_rankings_of_the_cpu(low_precision):
     assert choose_selector(70, 76) is not select_candidates_faiss
     for dtype in (np.float32, np.float16):
         queries, passages = near_ties(dtype)

@@ -1,20 +1,24 @@
-"""An index is built once, then mapped, refused for other passages; what it finds is ranked as by exact search."""
+"""An index is built once, then checked and mapped; what it returns is ranked as by exact search."""
 
 import json
 import logging
+import random
 import re
 import shutil
 
 import faiss
 import numpy as np
 import pytest
-from support.embedding_files import write_corpus, write_embeddings
+import xxhash
+from support.embedding_files import write_corpus, write_queries, write_run
 
-from dpr_lightning.embeddings.shards import open_shards
+from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.errors import UserError
-from dpr_lightning.retrieval.faiss_index import PassageIndex, build_index, index_path
+from dpr_lightning.retrieval.faiss_index import FaissIndex
+from dpr_lightning.retrieval.index_file import open_index
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.stage import search
+from dpr_lightning.run_dir import RunDir
 
 FACTORIES = ["Flat", "HNSW8,Flat", "HNSW8,SQ8", "IVF16,Flat", "IVF8,PQ4x4", "PQ4x4", "SQ8", "SQfp16", "PCA8,IVF8,SQ8"]
 MB = 1 << 20
@@ -30,29 +34,35 @@ def vectors():
 
 
 @pytest.fixture
-def run_dir(tmp_path, vectors):
-    write_corpus(tmp_path / "passages", vectors[0], 3)
-    write_embeddings(tmp_path / "q", vectors[1], [f"q{i}" for i in range(12)], side="query")
-    return tmp_path
+def run(tmp_path, vectors):
+    return write_run(tmp_path / "run", vectors[1], vectors[0], 3)
 
 
-def searched(run_dir, factory, **options):
-    given = {"split": "test", "depth": 20, "overwrite": True, "index": factory, **options}
-    line = search(run_dir / "q", run_dir / "passages", run_dir / "rankings", **given)
-    return line, list(read_rankings(run_dir / "rankings" / "test.trec"))
+def rankings_of(run, factory, **options):
+    search(run, **{"split": "test", "depth": 20, "overwrite": True, "index": factory, **options})
+    return list(read_rankings(run.ranking("test")))
 
 
-def exact(run_dir, **options):
-    return searched(run_dir, None, **options)[1]
+def build(run, factory, **options):
+    """Build an index if it does not exist, and open it."""
+    return open_index(run, factory, open_passages(run.passage_shards), **{"memory": MB, **options})
+
+
+def open_only(run, factory, **options):
+    return open_index(run, factory, open_passages(run.passage_shards), **options)
+
+
+def index_file(run, factory):
+    return run.index(factory) / "passages.faiss"
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_an_index_is_built_once_and_gives_the_same_when_mapped(run_dir, factory, caplog):
+def test_an_index_is_built_once_and_ranks_the_same_when_mapped(run, factory, caplog):
     with caplog.at_level(logging.INFO):
-        _, first = searched(run_dir, factory)
-        file = index_path(run_dir / "index", factory) / "passages.faiss"
+        first = rankings_of(run, factory)
+        file = index_file(run, factory)
         before = file.stat()
-        _, second = searched(run_dir, factory)
+        second = rankings_of(run, factory)
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert caplog.text.count("built in") == 1
     recalls = re.findall(r"recall@20 ([\d.]+) against exact search over 12 queries, [\d,]+ queries/s", caplog.text)
@@ -63,163 +73,193 @@ def test_an_index_is_built_once_and_gives_the_same_when_mapped(run_dir, factory,
         assert a.scores.tolist() == b.scores.tolist()
 
 
-def test_recall_is_the_share_of_the_exact_ranking_to_100(run_dir, caplog):
+def test_recall_is_the_share_of_the_exact_top_100(run, caplog):
     for factory, depth in (("IVF16,Flat", 90), ("PQ4x4", 300)):
         caplog.clear()
         with caplog.at_level(logging.INFO):
-            _, found = searched(run_dir, factory, depth=depth)
-        best = exact(run_dir, depth=depth)
+            approximate = rankings_of(run, factory, depth=depth)
+        exact = rankings_of(run, None, depth=depth)
         cutoff = min(depth, 100)
-        shared = [len({*a.docids[:cutoff]} & {*b.docids[:cutoff]}) for a, b in zip(found, best, strict=True)]
+        pairs = zip(approximate, exact, strict=True)
+        shared = [len({*a.docids[:cutoff]} & {*b.docids[:cutoff]}) for a, b in pairs]
         recall = np.mean(shared) / cutoff
         assert 0.2 < recall < 1
         assert f"recall@{cutoff} {recall:.4f} " in caplog.text
-        assert ("found fewer" in caplog.text) == any(len(one.docids) < depth for one in found)
+        assert ("returned fewer" in caplog.text) == any(len(one.docids) < depth for one in approximate)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_an_index_that_sees_all_gives_the_exact_ranking_when_rescored(tmp_path, vectors, dtype):
+def test_an_exhaustive_index_ranks_exactly_when_rescored(tmp_path, vectors, dtype):
     passages, queries = (array.astype(dtype) for array in vectors)
-    write_corpus(tmp_path / "passages", passages, 3)
-    run_dir = write_embeddings(tmp_path / "q", queries, [f"q{i}" for i in range(12)], side="query").parent
-    best = exact(run_dir)
+    run = write_run(tmp_path / "run", queries, passages, 3)
+    exact = rankings_of(run, None)
     for factory, ann in (
         ("Flat", {"rescore": 1}),
         ("SQ8", {"rescore": 4}),
         ("IVF16,Flat", {"nprobe": 16, "rescore": 2}),
     ):
-        _, found = searched(run_dir, factory, ann=ann)
-        for a, b in zip(found, best, strict=True):
+        for a, b in zip(rankings_of(run, factory, ann=ann), exact, strict=True):
             assert a.docids == b.docids
             assert a.scores.tobytes() == b.scores.tobytes()
 
 
-def test_equal_scores_rank_in_corpus_order(run_dir):
+def test_equal_scores_rank_in_corpus_order(run):
     for factory in ("Flat", "PQ4x4"):
-        for one in searched(run_dir, factory)[1]:
-            places = [(-score, int(docid[1:])) for docid, score in zip(one.docids, one.scores, strict=True)]
-            assert places == sorted(places)
+        for one in rankings_of(run, factory):
+            keys = [(-score, int(docid[1:])) for docid, score in zip(one.docids, one.scores, strict=True)]
+            assert keys == sorted(keys)
 
 
-def test_scores_are_inner_products(run_dir, vectors):
+def test_scores_are_inner_products(run, vectors):
     for factory in ("HNSW8,Flat", "IVF16,Flat"):
-        for query, one in zip(vectors[1], searched(run_dir, factory)[1], strict=True):
+        for query, one in zip(vectors[1], rankings_of(run, factory), strict=True):
             rows = [int(docid[1:]) for docid in one.docids]
             np.testing.assert_allclose(one.scores, vectors[0][rows] @ query, rtol=1e-5)
 
 
-def test_settings_change_what_is_found(run_dir, caplog):
+def test_settings_change_recall(run, caplog):
     with caplog.at_level(logging.INFO):
-        searched(run_dir, "IVF16,Flat", depth=90, ann={"nprobe": 1})
-        searched(run_dir, "IVF16,Flat", depth=90, ann={"nprobe": 16})
+        rankings_of(run, "IVF16,Flat", depth=90, ann={"nprobe": 1})
+        rankings_of(run, "IVF16,Flat", depth=90, ann={"nprobe": 16})
     low, high = map(float, re.findall(r"recall@90 ([\d.]+)", caplog.text))
     assert low < 0.9 < high
 
 
-def test_what_the_index_does_not_find_is_left_out_and_counted(run_dir, caplog):
+def test_rankings_shorter_than_depth_are_counted(run, caplog):
     with caplog.at_level(logging.WARNING):
-        _, found = searched(run_dir, "IVF16,Flat", depth=200, ann={"nprobe": 1, "rescore": 2})
-    short = sum(len(one.docids) < 200 for one in found)
+        rankings = rankings_of(run, "IVF16,Flat", depth=200, ann={"nprobe": 1, "rescore": 2})
+    short = sum(len(one.docids) < 200 for one in rankings)
     assert short > 0
-    assert f"found fewer than 200 passages for {short} queries: search wider" in caplog.text
-    assert all(len({*one.docids}) == len(one.docids) for one in found)
+    assert f"returned fewer than 200 passages for {short} queries: search wider" in caplog.text
+    assert all(len({*one.docids}) == len(one.docids) for one in rankings)
 
 
 @pytest.mark.parametrize(
     ("factory", "ann", "message"),
     [
-        ("Foo", {}, r"index: faiss cannot use 'Foo' here: could not parse index string Foo. Correct index"),
+        ("Foo", {}, r"index: FAISS cannot use 'Foo' here: could not parse index string Foo. Correct index"),
         ("IVF1000,Flat", {}, r"index: .* training points \(900\) should be at least as large as number of clusters"),
         ("PQ5", {}, "index: .* should be a multiple of the number of subquantizers"),
-        ("LSH", {}, "index: faiss cannot use 'LSH' here"),
+        ("LSH", {}, "index: FAISS cannot use 'LSH' here"),
         ("HNSW8_PQ4x4", {}, "index: HNSW8_PQ4x4 cannot rank by inner product"),
-        ("Flat", {"nprobe": 4}, "ann.nprobe: index Flat has no use for it. Set ann.nprobe=null"),
-        ("IVF16,Flat", {"ef_search": 4}, "ann.ef_search: index IVF16,Flat has no use for it"),
-        ("HNSW8,Flat", {"nprobe": 4}, "ann.nprobe: index HNSW8,Flat has no use"),
+        ("Flat", {"nprobe": 4}, "ann.nprobe: index Flat does not use it. Set `ann.nprobe`=null"),
+        ("IVF16,Flat", {"ef_search": 4}, "ann.ef_search: index IVF16,Flat does not use it"),
+        ("HNSW8,Flat", {"nprobe": 4}, "ann.nprobe: index HNSW8,Flat does not use it"),
         ("Flat", {"rescore": 0}, "ann.rescore: 0 is not a whole number of at least 1"),
         ("Flat", {"nprobe": "x"}, "ann.nprobe: 'x' is not a whole number"),
+        ("Flat", {"efSearch": 4}, "ann: 'efSearch' is not possible. Set `ann` to one of: nprobe, ef_search, rescore"),
     ],
 )
-def test_what_cannot_be_built_or_set_is_refused(run_dir, factory, ann, message):
+def test_an_impossible_index_or_setting_is_refused(run, factory, ann, message):
     with pytest.raises(UserError, match=message):
-        searched(run_dir, factory, ann=ann)
-    assert not (run_dir / "rankings").exists()
+        rankings_of(run, factory, ann=ann)
+    assert not run.ranking("test").exists()
 
 
-def test_a_shard_alone_is_not_searched_with_an_index(run_dir):
+def test_one_shard_is_not_searched_with_an_index(run):
     with pytest.raises(UserError, match="index: Flat is of the whole corpus, shard=1 is not"):
-        searched(run_dir, "Flat", shard=1, num_shards=3)
+        rankings_of(run, "Flat", shard=1, num_shards=3)
 
 
 @pytest.mark.parametrize(("change", "what"), [("model", "of another model"), ("data", "of another corpus")])
-def test_an_index_of_other_passages_is_refused_or_built_anew(run_dir, vectors, change, what):
-    build_index(run_dir / "index", "Flat", open_shards(run_dir / "passages"), memory=MB)
-    shutil.rmtree(run_dir / "passages")
-    (run_dir / "q").unlink()
-    write_corpus(run_dir / "passages", -vectors[0], 1, {0: {change: "other"}})
-    model = {"model": "other"} if change == "model" else {}
-    write_embeddings(run_dir / "q", vectors[1], [f"q{i}" for i in range(12)], side="query", **model)
-    with pytest.raises(UserError, match=rf"index: .*index/Flat is {what}. Set overwrite=true to build it anew"):
-        searched(run_dir, "Flat", overwrite=False)
-    found, best = searched(run_dir, "Flat", ann={"rescore": 1})[1], exact(run_dir)
-    assert [one.docids for one in found] == [one.docids for one in best]
+def test_an_index_of_other_passages_is_refused_or_replaced(run, vectors, change, what):
+    build(run, "Flat")
+    shutil.rmtree(run.path / "embeddings")
+    write_corpus(run.passage_shards, -vectors[0], 1, {0: {change: "other"}})
+    write_queries(run, vectors[1], **({"model": "other"} if change == "model" else {}))
+    with pytest.raises(UserError, match=rf"index: .*index/Flat is {what}. Set overwrite=true to build it again"):
+        rankings_of(run, "Flat", overwrite=False)
+    approximate, exact = rankings_of(run, "Flat", ann={"rescore": 1}), rankings_of(run, None)
+    assert [one.docids for one in approximate] == [one.docids for one in exact]
 
 
-@pytest.mark.parametrize("damage", ["cut short", "no identity", "not JSON"])
-def test_a_damaged_index_is_refused(run_dir, damage):
-    passages = open_shards(run_dir / "passages")
-    build_index(run_dir / "index", "SQ8", passages, memory=MB)
-    file, identity = run_dir / "index" / "SQ8" / "passages.faiss", run_dir / "index" / "SQ8" / "identity.json"
-    if damage == "cut short":
+@pytest.mark.parametrize("damage", ["truncated", "no index file", "no identity", "not JSON", "not an object"])
+def test_a_damaged_index_is_refused(run, damage):
+    build(run, "SQ8")
+    file, identity = index_file(run, "SQ8"), run.index("SQ8") / "identity.json"
+    if damage == "truncated":
         file.write_bytes(file.read_bytes()[:-1])
+    elif damage == "no index file":
+        file.unlink()
     elif damage == "no identity":
         identity.unlink()
     else:
-        identity.write_text("[")
-    with pytest.raises(UserError, match=r"index/SQ8 is damaged. Set overwrite=true"):
-        PassageIndex(run_dir / "index", "SQ8", passages)
+        identity.write_text("[" if damage == "not JSON" else "[]")
+    for memory in (None, MB):
+        with pytest.raises(UserError, match=r"index/SQ8 is damaged. Set overwrite=true"):
+            open_only(run, "SQ8", memory=memory)
+    build(run, "SQ8", overwrite=True)
+    assert open_only(run, "SQ8").ntotal == 900
 
 
-def test_names_that_fall_together_are_told_apart(run_dir):
-    passages = open_shards(run_dir / "passages")
-    build_index(run_dir / "index", "HNSW8,Flat", passages, memory=MB)
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "HNSW8,SQ8"])
+def test_a_flipped_bit_of_an_index_is_an_error(run, factory):
+    build(run, factory)
+    rng = random.Random(0)
+    for file in run.index(factory).iterdir():
+        original = file.read_bytes()
+        for position in [*range(40), *rng.sample(range(len(original)), 60)]:
+            content = bytearray(original)
+            content[position % len(original)] ^= 1 << rng.randrange(8)
+            file.write_bytes(content)
+            with pytest.raises(UserError, match=r"^index: .* is (damaged|of another|another|by an older)[^\n]*$"):
+                open_only(run, factory)
+        file.write_bytes(original)
+    open_only(run, factory)
+
+
+def test_an_index_without_a_checksum_must_be_built_again(run):
+    build(run, "Flat")
+    identity = run.index("Flat") / "identity.json"
+    old = json.loads(identity.read_text())
+    del old["xxh3"]
+    identity.write_text(json.dumps(old | {"bytes": index_file(run, "Flat").stat().st_size}))
+    with pytest.raises(UserError, match=r"index/Flat is by an older version, without a checksum. Set overwrite=true"):
+        open_only(run, "Flat")
+
+
+def test_different_indexes_with_one_folder_name_are_not_confused(run):
+    build(run, "HNSW8,Flat")
     with pytest.raises(UserError, match="index/HNSW8-Flat is another index"):
-        PassageIndex(run_dir / "index", "HNSW8-Flat", passages)
-    assert index_path(run_dir, "../IVF8(x),PQ4") == run_dir / "IVF8-x-PQ4"
+        open_only(run, "HNSW8-Flat")
+    assert RunDir(run.path).index("../IVF8(x),PQ4") == run.path / "index" / "IVF8-x-PQ4"
 
 
-def test_passages_are_trained_on_and_added_within_memory_in_corpus_order(run_dir, vectors):
-    """Blocks of a few rows: 16 floats of 4 bytes, a quarter of the memory."""
-    passages = open_shards(run_dir / "passages")
-    build_index(run_dir / "index", "Flat", passages, memory=16 * 16 * 7)
-    index = faiss.read_index(str(run_dir / "index" / "Flat" / "passages.faiss"))
+def test_an_index_is_trained_and_filled_in_corpus_order_within_memory(run, vectors):
+    """Blocks of 7 rows: 16 floats of 4 bytes each, a quarter of the memory."""
+    build(run, "Flat", memory=16 * 16 * 7)
+    index = faiss.read_index(str(index_file(run, "Flat")))
     assert index.reconstruct_n(0, 900).tobytes() == vectors[0].tobytes()
     with pytest.raises(UserError, match=r"training points \(7\) should be at least"):
-        build_index(run_dir / "index", "IVF8,Flat", passages, memory=16 * 16 * 7)
+        build(run, "IVF8,Flat", memory=16 * 16 * 7)
 
 
-def test_damaged_embeddings_are_not_indexed(run_dir):
-    file = run_dir / "passages" / "01-of-03.safetensors"
+def test_damaged_embeddings_are_not_indexed(run):
+    file = run.passage_shard(1, 3)
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"01-of-03.safetensors: rows .* are damaged"):
-        build_index(run_dir / "index", "Flat", open_shards(run_dir / "passages"), memory=MB)
-    assert not list((run_dir / "index").glob("*"))
+        build(run, "Flat")
+    assert not list(run.index("Flat").parent.glob("*"))
 
 
-def test_the_identity_says_what_was_indexed(run_dir):
-    build_index(run_dir / "index", "Flat", open_shards(run_dir / "passages"), memory=MB)
-    found = json.loads((run_dir / "index" / "Flat" / "identity.json").read_text())
-    assert found == {
+def test_the_identity_says_what_was_indexed(run):
+    build(run, "Flat")
+    assert json.loads((run.index("Flat") / "identity.json").read_text()) == {
         "factory": "Flat",
         "metric": "inner product",
         "rows": 900,
         "dim": 16,
         "model_fingerprint": "m",
         "data_fingerprint": "d",
-        "bytes": (run_dir / "index" / "Flat" / "passages.faiss").stat().st_size,
+        "xxh3": xxhash.xxh3_64(index_file(run, "Flat").read_bytes()).hexdigest(),
     }
+
+
+def test_without_memory_an_index_is_opened_but_not_built(run):
+    with pytest.raises(UserError, match=r"index: .*index/Flat does not exist. Build it with search.py index='Flat'"):
+        FaissIndex(run, "Flat", open_passages(run.passage_shards))
 
 
 def test_the_command_builds_searches_and_reports_recall(command, settings, finished_run):
@@ -231,4 +271,4 @@ def test_the_command_builds_searches_and_reports_recall(command, settings, finis
     assert (finished_run / "rankings" / "test.trec").read_bytes() == approximate
     code, _, err = command("search", *settings, "index=Foo", "overwrite=true")
     assert (code, err.count("\n")) == (1, 1)
-    assert "index: faiss cannot use 'Foo' here" in err
+    assert "index: FAISS cannot use 'Foo' here" in err

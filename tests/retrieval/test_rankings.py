@@ -1,4 +1,4 @@
-"""Ranking files read back as they were written; others' files are understood, broken ones named by line."""
+"""Ranking files read back as they were written; foreign files are read, malformed lines named."""
 
 import struct
 
@@ -20,7 +20,7 @@ def write(path, text):
     return path
 
 
-def plain(rankings):
+def as_lists(rankings):
     return [(r.qid, r.docids, r.scores.tolist()) for r in rankings]
 
 
@@ -36,7 +36,7 @@ TREC_IDS = TEXT_IDS.filter(lambda s: s.split() == [s])
 
 @settings(deadline=None, max_examples=150)
 @given(data=st.data(), format=st.sampled_from(["trec", "text"]))
-def test_what_is_written_reads_back_bit_for_bit_and_in_order(data, format, tmp_path_factory):
+def test_rankings_read_back_bit_for_bit_and_in_order(data, format, tmp_path_factory):
     ids = TREC_IDS if format == "trec" else TEXT_IDS
     qids = data.draw(st.lists(ids, min_size=1, max_size=4, unique=True))
     written = []
@@ -56,7 +56,7 @@ def test_what_is_written_reads_back_bit_for_bit_and_in_order(data, format, tmp_p
 
 @settings(deadline=None)
 @given(text=st.text(CHARACTERS, max_size=5), format=st.sampled_from(["trec", "text"]), is_qid=st.booleans())
-def test_an_id_is_written_whole_or_refused(tmp_path_factory, text, format, is_qid):
+def test_an_id_reads_back_or_is_refused(tmp_path_factory, text, format, is_qid):
     ids = ("q", text) if not is_qid else (text, "d")
     path = tmp_path_factory.getbasetemp() / f"one-id.{format}"
     try:
@@ -82,21 +82,21 @@ def test_files_look_as_documented(tmp_path):
 @pytest.mark.parametrize(
     ("docid", "format", "message"),
     [
-        ("d 1", "trec", r"id 'd 1' holds white space, which a trec ranking cannot carry. Set format=text."),
-        ("d\u20031", "trec", "holds white space.*Set format=text"),
-        ("d\t1", "trec", "id 'd\\\\t1' holds white space.*Rename it"),
-        ("d\t1", "text", "which a text ranking cannot carry. Rename it"),
-        ("d\n1", "text", "which a text ranking cannot carry. Rename it"),
+        ("d 1", "trec", r"id 'd 1' has white space, which a trec ranking cannot represent. Set format=text."),
+        ("d\u20031", "trec", "has white space.*Set format=text"),
+        ("d\t1", "trec", "id 'd\\\\t1' has white space.*Rename it"),
+        ("d\t1", "text", "which a text ranking cannot represent. Rename it"),
+        ("d\n1", "text", "which a text ranking cannot represent. Rename it"),
         ("", "trec", "id '' is blank"),
     ],
 )
-def test_an_id_that_a_format_cannot_hold_is_refused_and_no_file_appears(tmp_path, docid, format, message):
+def test_an_unrepresentable_id_is_refused_and_no_file_appears(tmp_path, docid, format, message):
     with pytest.raises(UserError, match=message):
         write_rankings(tmp_path / "x", [ranking("q", {"d": 1}), ranking("q2", {docid: 1})], format=format)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_foreign_runs_are_sorted_within_a_query_by_every_digit_of_their_scores(tmp_path):
+def test_foreign_runs_are_sorted_by_every_digit_of_their_scores(tmp_path):
     file = write(
         tmp_path / "foreign.run",
         "q2\tQ0\td1\t1\t1.00000000001\tother\r\n"
@@ -107,16 +107,16 @@ def test_foreign_runs_are_sorted_within_a_query_by_every_digit_of_their_scores(t
         "q1 Q0 d9 1 0.5 other\n"
         "q1 Q0 d8 2 0.5 other",
     )
-    assert plain(read_rankings(file)) == [
+    assert as_lists(read_rankings(file)) == [
         ("q2", ["d4", "d2", "d1", "d3"], [7.0, 1.0, 1.0, -300.0]),
         ("q1", ["d9", "d8"], [0.5, 0.5]),
     ]
     assert next(read_rankings(file)).tag == "other"
 
 
-def test_tevatron_text_is_read_with_blanks_in_ids_and_with_blanks_between_columns(tmp_path):
+def test_tevatron_text_may_have_blanks_in_ids_or_as_separator(tmp_path):
     file = write(tmp_path / "rank.txt", "a q\tdoc 1\t1\na q\tdoc 2\t2.5\n01 7 1e-3\n")
-    assert plain(read_rankings(file)) == [("a q", ["doc 2", "doc 1"], [2.5, 1.0]), ("01", ["7"], [np.float32(1e-3)])]
+    assert as_lists(read_rankings(file)) == [("a q", ["doc 2", "doc 1"], [2.5, 1.0]), ("01", ["7"], [np.float32(1e-3)])]
 
 
 @pytest.mark.parametrize(
@@ -139,19 +139,19 @@ def test_a_malformed_line_is_named(tmp_path, line):
     assert str(error.value).startswith(f"{file}, line 3: {line!r} is neither")
 
 
-def test_bytes_that_are_no_text_are_named_by_line(tmp_path):
-    with pytest.raises(UserError, match="line 2: 'q1 d\ufffd 1' is neither"):
+def test_bytes_that_are_not_text_are_named_by_line(tmp_path):
+    with pytest.raises(UserError, match="line 2: not UTF-8 text"):
         list(read_rankings(write(tmp_path / "bad.trec", b"q1 d1 1\nq1 d\xe9 1\n")))
 
 
 def test_what_is_not_a_ranking_is_refused(tmp_path):
-    with pytest.raises(UserError, match="absent is not there"):
+    with pytest.raises(UserError, match="absent does not exist"):
         list(read_rankings(tmp_path / "absent"))
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         list(read_rankings(tmp_path))
     with pytest.raises(UserError, match="empty is empty"):
         list(read_rankings(write(tmp_path / "empty", "\n")))
-    with pytest.raises(UserError, match="line 3: query q1 stands in two places"):
+    with pytest.raises(UserError, match="line 3: query q1 appears in two parts"):
         list(read_rankings(write(tmp_path / "mixed", "q1 d1 1\nq2 d1 1\nq1 d2 1\n")))
     with pytest.raises(UserError, match="query q1 has passage d1 twice"):
         list(read_rankings(write(tmp_path / "twice", "q1 d1 1\nq1 d1 2\n")))
@@ -162,7 +162,7 @@ def test_what_is_not_a_ranking_is_refused(tmp_path):
     scores=st.lists(st.lists(st.integers(-2, 2), min_size=0, max_size=12), min_size=1, max_size=5),
     depth=st.integers(1, 20),
 )
-def test_merging_ranks_as_sorting_all_with_ties_in_corpus_order(scores, depth, tmp_path_factory):
+def test_merging_equals_sorting_all_with_ties_in_corpus_order(scores, depth, tmp_path_factory):
     assume(all(scores))
     folder = tmp_path_factory.mktemp("merge")
     files, corpus = [], []
@@ -184,22 +184,22 @@ def merge(tmp_path, *texts):
     return list(merge_rankings(files, depth=10))
 
 
-def test_shards_that_do_not_fit_together_are_named(tmp_path):
+def test_shards_that_do_not_belong_together_are_named(tmp_path):
     with pytest.raises(UserError, match=r"1.trec has query q2 where .*0.trec has query q1"):
         merge(tmp_path, "q1 Q0 a 1 1 t\nq2 Q0 a 1 1 t\n", "q2 Q0 b 1 1 t\nq1 Q0 b 1 1 t\n")
     with pytest.raises(UserError, match=r"1.trec ends where .*0.trec has query q2"):
         merge(tmp_path, "q1 Q0 a 1 1 t\nq2 Q0 a 1 1 t\n", "q1 Q0 b 1 1 t\n")
     with pytest.raises(UserError, match=r"1.trec has query q2 where .*0.trec ends"):
         merge(tmp_path, "q1 Q0 a 1 1 t\n", "q1 Q0 b 1 1 t\nq2 Q0 b 1 1 t\n")
-    with pytest.raises(UserError, match=r"1.trec and .*0.trec are tagged u and t: two models"):
+    with pytest.raises(UserError, match=r"1.trec and .*0.trec are tagged u and t: they are by two models"):
         merge(tmp_path, "q1 Q0 a 1 1 t\n", "q1 Q0 b 1 1 u\n")
-    with pytest.raises(UserError, match=r"passage b of query q1 stands in 1.trec and 2.trec"):
+    with pytest.raises(UserError, match=r"passage b of query q1 appears in 1.trec and 2.trec"):
         merge(tmp_path, "q1 Q0 a 1 1 t\n", "q1 Q0 b 1 1 t\n", "q1 Q0 b 1 2 t\n")
 
 
-def test_merging_warns_of_shards_searched_less_deep_than_the_whole(tmp_path, caplog):
+def test_merging_warns_of_shards_searched_less_deep(tmp_path, caplog):
     merge(tmp_path, "q1 Q0 a 1 1 t\n", "q1 Q0 b 1 1 t\n")
-    assert "depth=10, but shards hold 1 passages per query" in caplog.text
+    assert "depth=10, but shards have 1 passages per query" in caplog.text
     caplog.clear()
     deep = "".join(f"q1 Q0 a{i} {i} 1 t\n" for i in range(10))
     merge(tmp_path, deep, "q1 Q0 b 1 1 t\n")

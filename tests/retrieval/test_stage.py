@@ -1,17 +1,18 @@
 """The search stage: shards, memory and ties change nothing; files that do not belong together are refused."""
 
 import logging
+import random
 
 import numpy as np
 import pytest
-from support.embedding_files import write_corpus, write_embeddings
+from support.embedding_files import write_embeddings, write_queries, write_run
 
-from dpr_lightning.embeddings.shards import shard_name
 from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.memory import parse_bytes
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.stage import reduce, search
 from dpr_lightning.retrieval.topk import score_pairs
+from dpr_lightning.run_dir import RunDir
 
 DIM = 16
 
@@ -27,75 +28,65 @@ def vectors():
 
 
 @pytest.fixture
-def queries(tmp_path, vectors):
-    return write_embeddings(tmp_path / "q.safetensors", vectors[1], [f"q{i}" for i in range(9)], side="query")
+def run(tmp_path, vectors):
+    """A run folder with the embeddings of the 9 queries, and of the 600 passages in 3 shards."""
+    return write_run(tmp_path / "run", vectors[1], vectors[0], 3)
 
 
-def searched(tmp_path, queries, corpus, name, **options):
-    search(queries, corpus, tmp_path / name, split="test", **options)
-    (file,) = (tmp_path / name).glob("test.*")
-    return file.read_bytes()
+def ranking_of(run, format="trec", **options):
+    search(run, split="test", format=format, overwrite=True, **options)
+    return run.ranking("test", format).read_bytes()
 
 
 @pytest.mark.parametrize("format", ["trec", "text"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_any_number_of_shards_searched_whole_or_merged_gives_the_same_bytes(tmp_path, queries, vectors, dtype, format):
-    results = set()
+def test_sharded_search_and_reduce_give_the_bytes_of_one_search(tmp_path, vectors, dtype, format):
+    rankings = set()
     for num_shards in (1, 3, 7):
-        corpus = tmp_path / f"{num_shards}"
-        write_corpus(corpus, vectors[0].astype(dtype), num_shards)
-        options = {"depth": 37, "format": format}
-        results.add(searched(tmp_path, queries, corpus, f"whole{num_shards}", **options))
-        parts = tmp_path / f"parts{num_shards}"
+        run = write_run(tmp_path / f"{num_shards}", vectors[1], vectors[0].astype(dtype), num_shards)
+        options = {"split": "test", "depth": 37, "format": format}
+        search(run, **options)
+        rankings.add(run.ranking("test", format).read_bytes())
         for shard in reversed(range(num_shards)):
-            search(queries, corpus, parts, split="test", shard=shard, num_shards=num_shards, **options)
-        line = reduce(parts, split="test", **options)
+            search(run, shard=shard, num_shards=num_shards, **options)
+        line = reduce(run, overwrite=True, **options)
         assert f"9 queries merged from {num_shards} shards" in line
-        (file,) = parts.glob("test.*")
-        results.add(file.read_bytes())
-    assert len(results) == 1
+        rankings.add(run.ranking("test", format).read_bytes())
+    assert len(rankings) == 1
 
 
-def test_the_ranking_is_a_full_sort_by_score_and_corpus_order(tmp_path, queries, vectors):
-    write_corpus(tmp_path / "c", vectors[0], 3)
-    searched(tmp_path, queries, tmp_path / "c", "r", depth=50)
+def test_the_ranking_is_a_full_sort_by_score_and_corpus_order(run, vectors):
+    search(run, split="test", depth=50)
     scores = score_pairs(vectors[1], vectors[0], np.tile(np.arange(600), (len(vectors[1]), 1)))
-    for i, found in enumerate(read_rankings(tmp_path / "r" / "test.trec")):
+    for i, ranking in enumerate(read_rankings(run.ranking("test"))):
         rows = sorted(range(600), key=lambda row: (-scores[i, row], row))[:50]
-        assert found.qid == f"q{i}"
-        assert found.docids == [f"d{row}" for row in rows]
-        assert found.scores.tolist() == scores[i, rows].tolist()
+        assert ranking.qid == f"q{i}"
+        assert ranking.docids == [f"d{row}" for row in rows]
+        assert ranking.scores.tolist() == scores[i, rows].tolist()
 
 
-def test_memory_changes_nothing(tmp_path, vectors):
+def test_memory_does_not_change_the_ranking(tmp_path):
     rng = np.random.default_rng(6)
     passages = rng.integers(-3, 4, (5000, 64)).astype(np.float32)
-    queries = rng.integers(-3, 4, (300, 64)).astype(np.float32)
-    file = write_embeddings(tmp_path / "q", queries, [f"q{i}" for i in range(300)], side="query")
-    write_corpus(tmp_path / "c", passages, 2)
-    results = {
-        searched(tmp_path, file, tmp_path / "c", str(memory), depth=60, memory=memory) for memory in ("1MB", "4GB", 1)
-    }
-    assert len(results) == 1
+    run = write_run(tmp_path, rng.integers(-3, 4, (300, 64)).astype(np.float32), passages, 2)
+    assert len({ranking_of(run, depth=60, memory=memory) for memory in ("1MB", "4GB", 1)}) == 1
 
 
-def test_depth_beyond_the_corpus_gives_each_passage_once_and_says_so(tmp_path, queries, vectors, caplog):
-    write_corpus(tmp_path / "c", vectors[0][:5], 2)
+def test_depth_beyond_the_corpus_ranks_each_passage_once(tmp_path, vectors, caplog):
+    run = write_run(tmp_path, vectors[1], vectors[0][:5], 2)
     with caplog.at_level(logging.WARNING):
-        line = search(queries, tmp_path / "c", tmp_path / "r", split="test", depth=1000)
+        line = search(run, split="test", depth=1000)
     assert "9 queries x 5 of 5 passages" in line
     assert "depth=1000 is more than the corpus has" in caplog.text
-    for found in read_rankings(tmp_path / "r" / "test.trec"):
-        assert sorted(found.docids) == ["d0", "d1", "d2", "d3", "d4"]
+    for ranking in read_rankings(run.ranking("test")):
+        assert sorted(ranking.docids) == ["d0", "d1", "d2", "d3", "d4"]
 
 
-def test_more_shards_than_passages_are_searched(tmp_path, queries, vectors):
-    write_corpus(tmp_path / "few", vectors[0][:5], 2)
-    write_corpus(tmp_path / "many", vectors[0][:5], 7)
-    results = {searched(tmp_path, queries, tmp_path / name, f"r-{name}", depth=3) for name in ("few", "many")}
-    assert len(results) == 1
-    with pytest.raises(UserError, match=r"00-of-07.safetensors holds no passages. Encode the corpus in fewer shards"):
-        search(queries, tmp_path / "many", tmp_path / "r", split="test", shard=0, num_shards=7)
+def test_more_shards_than_passages_can_be_searched(tmp_path, vectors):
+    few, many = (write_run(tmp_path / f"{n}", vectors[1], vectors[0][:5], n) for n in (2, 7))
+    assert ranking_of(few, depth=3) == ranking_of(many, depth=3)
+    with pytest.raises(UserError, match=r"00-of-07.safetensors has no passages. Encode the corpus in fewer shards"):
+        search(many, split="test", shard=0, num_shards=7)
 
 
 @pytest.mark.parametrize(
@@ -106,68 +97,90 @@ def test_more_shards_than_passages_are_searched(tmp_path, queries, vectors):
         ({1: {"first_row": 7}}, r"01-of-03.safetensors begins at row 7, not 200"),
     ],
 )
-def test_shards_of_different_origin_are_refused(tmp_path, queries, vectors, changes, message):
-    write_corpus(tmp_path / "c", vectors[0], 3, changes)
+def test_shards_of_different_origin_are_refused(tmp_path, vectors, changes, message):
+    run = write_run(tmp_path, vectors[1], vectors[0], 3, changes)
     with pytest.raises(UserError, match=message):
-        search(queries, tmp_path / "c", tmp_path / "r", split="test")
-    assert not (tmp_path / "r" / "test.trec").exists()
+        search(run, split="test")
+    assert not run.ranking("test").exists()
 
 
-def test_queries_by_another_model_or_of_another_size_are_refused(tmp_path, vectors):
-    write_corpus(tmp_path / "c", vectors[0], 1)
-    ids = [f"q{i}" for i in range(9)]
-    other = write_embeddings(tmp_path / "other", vectors[1], ids, model="other", side="query")
-    with pytest.raises(UserError, match=r"other and .*00-of-01.safetensors are by different models"):
-        search(other, tmp_path / "c", tmp_path / "r", split="test")
-    short = write_embeddings(tmp_path / "short", vectors[1][:, :8].copy(), ids, side="query")
-    with pytest.raises(UserError, match=r"short and .*00-of-01.safetensors are by different models"):
-        search(short, tmp_path / "c", tmp_path / "r", split="test", shard=0, num_shards=1)
+def test_queries_of_another_model_or_dimension_are_refused(run, vectors):
+    write_queries(run, vectors[1], split="other", model="other")
+    write_queries(run, vectors[1][:, :8].copy(), split="short")
+    for split, options in (("other", {}), ("short", {}), ("short", {"shard": 0, "num_shards": 3})):
+        with pytest.raises(UserError, match=rf"{split}.safetensors and .*00-of-03.safetensors are by different models"):
+            search(run, split=split, **options)
 
 
-def test_missing_shards_are_named(tmp_path, queries, vectors):
-    write_corpus(tmp_path / "c", vectors[0], 3)
+def test_missing_shards_are_named(run):
     for shard in (0, 2):
-        search(queries, tmp_path / "c", tmp_path / "r", split="test", shard=shard, num_shards=3)
+        search(run, split="test", shard=shard, num_shards=3)
     with pytest.raises(UserError, match=r"01-of-03.trec missing. Make the rest with search.py"):
-        reduce(tmp_path / "r", split="test")
-    (tmp_path / "c" / "01-of-03.safetensors").unlink()
+        reduce(run, split="test")
+    run.passage_shard(1, 3).unlink()
     with pytest.raises(UserError, match=r"01-of-03.safetensors missing"):
-        search(queries, tmp_path / "c", tmp_path / "r", split="test")
-    with pytest.raises(UserError, match=r"01-of-03.safetensors is not there"):
-        search(queries, tmp_path / "c", tmp_path / "r", split="test", shard=1, num_shards=3)
-    with pytest.raises(UserError, match="holds no shards"):
-        reduce(tmp_path / "r", split="dev")
+        search(run, split="test")
+    with pytest.raises(UserError, match=r"01-of-03.safetensors does not exist"):
+        search(run, split="test", shard=1, num_shards=3)
+    with pytest.raises(UserError, match="has no shards"):
+        reduce(run, split="dev")
 
 
-def test_a_docid_in_two_shards_is_refused_with_both_files(tmp_path, queries, vectors):
-    for shard in range(2):
-        place = {"first_row": 2 * shard, "shard": shard, "num_shards": 2}
-        ids = ["d0", "d1"] if shard == 0 else ["d2", "d1"]
-        path = tmp_path / "c" / f"{shard_name(shard, 2)}.safetensors"
-        write_embeddings(path, vectors[0][2 * shard : 2 * shard + 2], ids, **place)
-    with pytest.raises(UserError, match=r"passage d1 stands twice in 00-of-02.safetensors and 01-of-02.safetensors"):
-        search(queries, tmp_path / "c", tmp_path / "r", split="test")
+def test_a_docid_in_two_shards_is_refused_with_both_files(tmp_path, vectors):
+    run = RunDir(tmp_path)
+    write_queries(run, vectors[1])
+    for shard, ids in enumerate((["d0", "d1"], ["d2", "d1"])):
+        part = {"first_row": 2 * shard, "shard": shard, "num_shards": 2}
+        write_embeddings(run.passage_shard(shard, 2), vectors[0][2 * shard : 2 * shard + 2], ids, **part)
+    with pytest.raises(UserError, match=r"docid d1 appears twice in 00-of-02.safetensors and 01-of-02.safetensors"):
+        search(run, split="test")
 
 
-def test_settings_that_are_not_possible_are_refused(tmp_path, queries, vectors):
-    write_corpus(tmp_path / "c", vectors[0], 1)
+def test_impossible_settings_are_refused(run):
     for options, message in (
         ({"depth": 0}, "depth: 0 is not a whole number of at least 1"),
-        ({"format": "csv"}, "format: 'csv' is not possible. Set format to one of: trec, text"),
-        ({"memory": "lots"}, "memory: 'lots' is no size"),
+        ({"format": "csv"}, "format: 'csv' is not possible. Set `format` to one of: trec, text"),
+        ({"memory": "lots"}, "memory: 'lots' is not a size"),
         ({"shard": 3, "num_shards": 3}, "shard: 3 does not exist"),
+        ({"method": "bm42"}, "method: 'bm42' is not possible. Set `method` to one of: exact, index"),
+        ({"method": "exact", "index": "Flat"}, "method: exact contradicts index=Flat"),
+        ({"method": "index"}, "method: index contradicts index=None"),
     ):
-        with pytest.raises(UserError, match=message):
-            search(queries, tmp_path / "c", tmp_path / "r", split="test", **options)
-    search(queries, tmp_path / "c", tmp_path / "r", split="test", depth=3)
+        with pytest.raises(UserError, match=f"^{message}"):
+            search(run, split="test", **options)
+    search(run, split="test", depth=3, method="exact")
     with pytest.raises(UserError, match=r"finished already. Set overwrite=true"):
-        search(queries, tmp_path / "c", tmp_path / "r", split="test", depth=5)
-    assert "x 5 of 600" in search(queries, tmp_path / "c", tmp_path / "r", split="test", depth=5, overwrite=True)
+        search(run, split="test", depth=5)
+    assert "x 5 of 600" in search(run, split="test", depth=5, overwrite=True)
+
+
+def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path, vectors):
+    """Of the header, only fields that no ranking depends on may change without an error."""
+    run = write_run(tmp_path, vectors[1], vectors[0][:70], 2)
+    intact, rng, unnoticed = ranking_of(run, depth=9), random.Random(0), []
+    for file in (run.query_embeddings("test"), run.passage_shard(0, 2), run.passage_shard(1, 2)):
+        original = file.read_bytes()
+        header = 8 + int.from_bytes(original[:8], "little")
+        positions = [*rng.sample(range(header), 60), *rng.sample(range(header, len(original)), 60)]
+        positions += range(len(original) - 400, len(original), 7)  # ids
+        for position in positions:
+            content = bytearray(original)
+            content[position] ^= 1 << rng.randrange(8)
+            file.write_bytes(content)
+            try:
+                assert ranking_of(run, depth=9) == intact
+                unnoticed.append(position)
+                assert position < header
+            except UserError as error:
+                assert str(file) in str(error) or "different" in str(error)
+                assert "\n" not in str(error)
+        file.write_bytes(original)
+    assert len(unnoticed) < 30
 
 
 @pytest.mark.parametrize(
     ("size", "expected"),
     [(5, 5), ("5", 5), ("4GB", 4 << 30), ("4 GiB", 4 << 30), ("500 mb", 500 << 20), ("1.5k", 1536), ("2T", 2 << 40)],
 )
-def test_sizes_are_read(size, expected):
+def test_sizes_are_parsed(size, expected):
     assert parse_bytes(size) == expected

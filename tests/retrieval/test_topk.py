@@ -1,4 +1,4 @@
-"""Exact search equals a naive reference, however the corpus is cut."""
+"""Exact search equals a naive reference for any division of the corpus into blocks."""
 
 import math
 
@@ -15,7 +15,7 @@ from dpr_lightning.retrieval.topk import FEWEST_FOR_PRODUCT, SLACK, score_pairs,
 
 
 def reference(queries, passages, depth):
-    """Scores each pair by itself, then sorts by (score descending, row ascending)."""
+    """Score each pair by itself, then sort by (score descending, row ascending)."""
     scores = np.empty((len(queries), len(passages)), np.float32)
     for i, j in np.ndindex(scores.shape):
         pair = queries[i : i + 1], passages[j : j + 1].astype(np.float32)
@@ -25,25 +25,25 @@ def reference(queries, passages, depth):
 
 
 def few_and_many(queries):
-    """Queries as they are, few enough to be scored with every passage, and so often that candidates are picked."""
+    """The queries once, few enough to be scored with every passage, and repeated until candidates are selected."""
     assert len(queries) < FEWEST_FOR_PRODUCT
     return [queries, np.tile(queries, (-(-FEWEST_FOR_PRODUCT // len(queries)), 1))]
 
 
-def cut(passages, places):
-    return np.split(passages, sorted(place % (len(passages) + 1) for place in places))
+def divide(passages, bounds):
+    return np.split(passages, sorted(bound % (len(passages) + 1) for bound in bounds))
 
 
-def assert_same(found, expected):
-    assert found[0].dtype == np.float32
-    assert found[1].dtype == np.int64
-    np.testing.assert_array_equal(found[1], expected[1])
-    assert found[0].tobytes() == expected[0].astype(np.float32).tobytes()
+def assert_same(result, expected):
+    assert result[0].dtype == np.float32
+    assert result[1].dtype == np.int64
+    np.testing.assert_array_equal(result[1], expected[1])
+    assert result[0].tobytes() == expected[0].astype(np.float32).tobytes()
 
 
 @st.composite
 def worlds(draw):
-    """Queries, passages of which many are equal or nearly so, depth, cuts; all scores are exact in float32."""
+    """Queries, passages with many (nearly) equal, depth, block bounds; all scores are exact in float32."""
     dim = draw(st.integers(1, 8))
     kind = draw(st.sampled_from(["integers", "near ties", "float16"]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -56,24 +56,24 @@ def worlds(draw):
         queries = rng.integers(-(2**8), 2**8, (num_queries, dim)) * 2.0**-8
     dtype = np.float16 if kind == "float16" else np.float32
     depth = draw(st.one_of(st.integers(1, 12), st.integers(1, 150)))
-    places = draw(st.lists(st.integers(0, 200), max_size=6))
-    return queries.astype(np.float32), passages.astype(dtype), depth, places
+    bounds = draw(st.lists(st.integers(0, 200), max_size=6))
+    return queries.astype(np.float32), passages.astype(dtype), depth, bounds
 
 
 @settings(max_examples=150, deadline=None)
 @given(worlds())
 @example((np.zeros((1, 3), np.float32), np.zeros((60, 3), np.float32), 4, [20, 20, 40]))
 def test_scores_and_order_are_those_of_a_full_sort(world):
-    queries, passages, depth, places = world
+    queries, passages, depth, bounds = world
     for asked in few_and_many(queries):
         exact = asked.astype(np.float64) @ passages.T.astype(np.float64)
         rows = np.argsort(-exact, axis=1, kind="stable")[:, :depth]
         expected = np.take_along_axis(exact, rows, 1) + 0.0, rows
-        assert_same(topk_inner_product(asked, cut(passages, places), depth=depth), expected)
+        assert_same(topk_inner_product(asked, divide(passages, bounds), depth=depth), expected)
 
 
 @pytest.mark.parametrize("dim", [1, 3, 8, 31, 384, 770])
-def test_a_pair_scores_the_same_wherever_it_stands_and_close_to_the_exact_sum(dim):
+def test_a_pair_scores_the_same_everywhere_and_near_the_exact_sum(dim):
     rng = np.random.default_rng(6)
     queries, passages = rng.standard_normal((3, dim), np.float32), rng.standard_normal((40, dim), np.float32)
     whole = score_pairs(queries, passages, np.tile(np.arange(40), (3, 1)))
@@ -90,8 +90,8 @@ def test_a_pair_scores_the_same_wherever_it_stands_and_close_to_the_exact_sum(di
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_bits_do_not_depend_on_cuts_queries_or_threads(monkeypatch, dtype):
-    monkeypatch.setattr(candidates, "_FEWEST_FOR_THREAD", 5)
+def test_bits_do_not_depend_on_blocks_queries_or_threads(monkeypatch, dtype):
+    monkeypatch.setattr(candidates, "_FEWEST_PER_THREAD", 5)
     rng = np.random.default_rng(1)
     passages = rng.standard_normal((900, 96)).astype(dtype)
     passages[1::3] = passages[::3]
@@ -112,14 +112,14 @@ def test_bits_do_not_depend_on_cuts_queries_or_threads(monkeypatch, dtype):
 
 
 def hidden_by_rounding(rng):
-    """400 vectors of 256 numbers, whose sums are below 1 among addends so large that a float32 sum is mostly error."""
+    """400 vectors of 256 numbers whose sum is below 1, with addends so large that a float32 sum is mostly error."""
     large = rng.integers(2**19, 2**21, (400, 127)).astype(np.float32)
     small = (rng.permutation(400)[:, None] + 220) / 1024
     return np.concatenate([large, -large, small, 0 * small], 1).astype(np.float32)[:, rng.permutation(256)]
 
 
 @pytest.mark.parametrize("block", [10, 150, 400])
-def test_passages_that_the_block_product_leaves_out_are_found(block):
+def test_passages_dropped_by_rounding_are_recovered(block):
     queries, left_out = np.ones((25, 256), np.float32), 0
     for seed in range(6):
         passages = hidden_by_rounding(np.random.default_rng(seed))
@@ -148,7 +148,7 @@ def test_depth_beyond_the_corpus_gives_every_passage_once():
     assert scores.tolist() == [[1.0] * 5] * 2
 
 
-def test_scores_far_below_zero_are_found():
+def test_scores_far_below_zero_are_ranked():
     for queries in few_and_many(-np.ones((1, 2), np.float32)):
         scores, rows = topk_inner_product(queries, [np.full((3, 2), 1e18, np.float32)], depth=2)
         assert rows.tolist() == [[0, 1]] * len(queries)
@@ -156,7 +156,7 @@ def test_scores_far_below_zero_are_found():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_number_that_is_not_finite_is_named_by_its_corpus_row(bad):
+def test_an_embedding_that_is_not_finite_is_named_by_its_row(bad):
     passages = np.zeros((10, 2), np.float32)
     passages[7, 1] = bad
     for queries in few_and_many(np.ones((1, 2), np.float32)):
@@ -166,11 +166,11 @@ def test_a_number_that_is_not_finite_is_named_by_its_corpus_row(bad):
         topk_inner_product(passages, [np.ones((1, 2), np.float32)], depth=1)
 
 
-def test_what_cannot_be_searched_is_refused():
+def test_impossible_searches_are_refused():
     queries = np.ones((1, 3), np.float32)
     with pytest.raises(UserError, match="queries have 3 dimensions, passages 2"):
         topk_inner_product(queries, [np.ones((1, 3), np.float32), np.ones((4, 2), np.float32)], depth=1)
-    with pytest.raises(UserError, match="depth: 0 is not at least 1"):
+    with pytest.raises(UserError, match="depth: 0 is not a whole number of at least 1"):
         topk_inner_product(queries, [queries], depth=0)
     with pytest.raises(UserError, match="no passages"):
         topk_inner_product(queries, [np.ones((0, 3), np.float32)], depth=1)

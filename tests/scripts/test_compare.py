@@ -8,15 +8,20 @@ import pytest
 from support.commands import mistake, run_script, succeed
 
 from dpr_lightning.evaluation.accuracy import accuracy_at, paired_difference
+from dpr_lightning.retrieval.provenance import file_hash
 
 
-def write_run(run_dir, first_hits, *, topk=(1, 5, 20), split="test", **changes):
+def write_run(run_dir, first_hits, *, topk=(1, 5, 20), split="test", answers_of=None, question="?", **changes):
     folder = run_dir / "evaluation" / split
     folder.mkdir(parents=True)
     metrics = {"accuracy": dict.fromkeys(map(str, topk), 0.0), "answers": "string", "match_title": False, **changes}
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    rows = [{"qid": qid, "first_hit": rank or None} for qid, rank in first_hits.items()]
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [
+        {"qid": qid, "question": question, "answers": (answers_of or {}).get(qid, ["a"]), "first_hit": rank or None}
+        for qid, rank in first_hits.items()
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (folder / "questions.jsonl").write_text("".join(lines), encoding="utf-8")
     return run_dir
 
 
@@ -52,6 +57,8 @@ def test_figures_are_paired_by_question_not_by_line(tmp_path, hits, monkeypatch)
 
     lines = [e for e in ElementTree.parse(tmp_path / "c.svg").iter() if e.tag.endswith("polyline")]
     assert [len(line.get("points").split()) for line in lines] == [5, 5]
+    assert "left out, because not every run has them: top-20, top-100\n" in out
+    assert result["left_out"] == [20, 100]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_path(tmp_path, hits):
@@ -63,7 +70,17 @@ def test_runs_of_one_name_are_told_apart_by_their_path(tmp_path, hits):
 def test_another_split_is_compared_on_demand(tmp_path, hits):
     run = write_run(tmp_path / "a", hits["a"], split="dev")
     assert "dev, 80 questions" in succeed(run_script("compare", run, "--split", "dev"))
-    assert f"{run}/evaluation/test/questions.jsonl is not there" in mistake(run_script("compare", run))
+    assert f"{run}/evaluation/test/questions.jsonl does not exist" in mistake(run_script("compare", run))
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e", "\r", "\ufeff"])
+def test_any_character_in_a_question_is_compared(tmp_path, character):
+    hits = {f"q{character}0": 1, "q1": 0}
+    runs = [
+        write_run(tmp_path / name, hits, question=f"a{character}b", answers_of={"q1": [f"{character}x"]})
+        for name in "ab"
+    ]
+    assert "2 questions" in succeed(run_script("compare", *runs))
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path, hits):
@@ -77,3 +94,30 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, hits):
     assert "look for answers by different rules" in mistake(run_script("compare", first, title))
     assert "no cutoff in common" in mistake(run_script("compare", first, other_k))
     assert "is given twice" in mistake(run_script("compare", first, first))
+    answers = write_run(tmp_path / "answers", hits["b"], answers_of={"q7": ["b"]})
+    assert "have different answers to question q7" in mistake(run_script("compare", first, answers))
+
+
+def test_an_evaluation_older_than_its_ranking_is_refused(tmp_path, hits):
+    ranking = tmp_path / "test.trec"
+    ranking.write_text("q0 Q0 d0 1 1 t\n")
+    facts = {"run_file": str(ranking), "run_file_xxh3": file_hash(ranking)}
+    runs = [write_run(tmp_path / "a", hits["a"], **facts), write_run(tmp_path / "b", hits["b"])]
+    assert "top-5" not in succeed(run_script("compare", *runs))
+    ranking.write_text("q0 Q0 d1 1 1 t\n")
+    assert f"{tmp_path}/a/evaluation/test is older than {ranking}" in mistake(run_script("compare", *runs))
+    ranking.unlink()
+    succeed(run_script("compare", *runs))
+
+
+def test_runs_on_different_corpora_are_told(tmp_path, hits):
+    runs = [write_run(tmp_path / name, hits["a"], corpus_fingerprint=f"c{name}") for name in "ab"]
+    assert "the runs were evaluated on different corpora\n" in succeed(run_script("compare", *runs))
+    runs[1] = write_run(tmp_path / "c", hits["a"], corpus_fingerprint="ca")
+    assert "different corpora" not in succeed(run_script("compare", *runs))
+
+
+def test_a_damaged_evaluation_is_named(tmp_path, hits):
+    run = write_run(tmp_path / "a", hits["a"])
+    (run / "evaluation" / "test" / "metrics.json").write_text("{")
+    assert "metrics.json: damaged" in mistake(run_script("compare", run))

@@ -72,7 +72,7 @@ def test_answers_may_be_regular_expressions(mine):
     rows = [{**ROWS[0], "answers": [r"born \d{4}", "nat.*list"]}]
     succeed(mine("--answers", "regex", rows=rows, ranking={"q0": RANKING["q0"]}))
     assert mine.written() == {"q0": ["p1", "p2"]}
-    assert "answer '(' of question q0 is no regular expression" in mistake(
+    assert "answer '(' of question q0 is not a regular expression" in mistake(
         mine("--answers", "regex", "--overwrite", rows=[{**ROWS[0], "answers": ["("]}], ranking={"q0": ["p1"]})
     )
 
@@ -89,12 +89,19 @@ def test_questions_and_positives_stay_as_they_are_and_the_bytes_repeat(mine):
     assert mine.out.read_bytes() == first
 
 
+def test_a_depth_beyond_the_rankings_is_told(mine):
+    ranking = {"q0": RANKING["q0"][:4], "q1": ["p3"]}
+    assert succeed(mine(ranking=ranking)).endswith("dropped for lack of negatives; rankings end after 4, not 100\n")
+    assert "rankings end" not in succeed(mine("--depth", "4", "--overwrite", ranking=ranking))
+    assert "rankings end" not in succeed(mine("--overwrite"))
+
+
 def test_mistakes_are_refused_and_nothing_is_written(mine):
     bare = [{**ROWS[0], "answers": []}]
     for options, changes, message in (
         ([], {"rows": bare, "ranking": {"q0": ["p1"]}}, "question q0 has no answers. Add them, or give --keep-answers"),
-        ([], {"ranking": {"q9": ["p1"]}}, "train.txt: question q9 (1 in all) is not in --train"),
-        ([], {"ranking": {"q0": ["p9"]}}, "train.txt: passage p9 (1 in all) is not in"),
+        ([], {"ranking": {"q9": ["p1"]}}, "train.txt: question q9 (the first of 1) is not in --train"),
+        ([], {"ranking": {"q0": ["p9"]}}, "train.txt: passage p9 (the first of 1) is not in"),
         ([], {"ranking": {"q1": ["p4"]}}, "train.txt: no question got a negative"),
         (["--depth", "0"], {}, "--depth: 0 is not a whole number of at least 1"),
         (["--negatives", "0"], {}, "--negatives: 0 is not a whole number of at least 1"),

@@ -3,8 +3,9 @@
 import numpy as np
 
 from dpr_lightning.embeddings.file import Identity
-from dpr_lightning.embeddings.shards import shard_name, shard_rows
+from dpr_lightning.embeddings.shards import shard_rows
 from dpr_lightning.embeddings.writer import EmbeddingWriter
+from dpr_lightning.run_dir import RunDir, shard_name
 
 IDS = ["d1", "", "Zürich", "日本", "a b\tc", "d1-again", "👩🏽‍🚀"]
 
@@ -16,7 +17,7 @@ def identity(rows, **changes):
 
 
 def write(path, array, ids, *, chunk_size=3, overwrite=False, **changes):
-    """Writes `array` through the writer and returns the row at which it began."""
+    """Write `array` through the writer and return the row at which it began."""
     dtype = str(array.dtype)
     with EmbeddingWriter(
         path,
@@ -39,17 +40,31 @@ def numbers(rows, dim=5, dtype="float32"):
 
 
 def write_embeddings(path, array, ids, *, first_row=0, shard=0, num_shards=1, model="m", data="d", side="passage"):
-    """Writes one shard."""
-    place = {"side": side, "shard": shard, "num_shards": num_shards, "first_row": first_row}
-    write(path, array, ids, chunk_size=64, **place, model_fingerprint=model, data_fingerprint=data)
+    """Write one shard and return its path."""
+    part = {"side": side, "shard": shard, "num_shards": num_shards, "first_row": first_row}
+    write(path, array, ids, chunk_size=64, **part, model_fingerprint=model, data_fingerprint=data)
     return path
 
 
 def write_corpus(folder, array, num_shards, changes=None):
-    """Writes the shards of a corpus with docids d0, d1, …; `changes` are to the identity of a shard."""
+    """Write the shards of a corpus with docids d0, d1, …; `changes` maps a shard to changes of its identity."""
     for shard in range(num_shards):
         rows = shard_rows(shard, num_shards, len(array))
-        place = {"first_row": rows.start, "shard": shard, "num_shards": num_shards}
+        part = {"first_row": rows.start, "shard": shard, "num_shards": num_shards}
         ids = [f"d{row}" for row in rows]
         path = folder / f"{shard_name(shard, num_shards)}.safetensors"
-        write_embeddings(path, array[rows.start : rows.stop], ids, **(place | (changes or {}).get(shard, {})))
+        write_embeddings(path, array[rows.start : rows.stop], ids, **(part | (changes or {}).get(shard, {})))
+
+
+def write_queries(run, array, *, split="test", **changes):
+    """Write the embeddings of a split's queries q0, q1, … into a run folder and return their path."""
+    ids = [f"q{i}" for i in range(len(array))]
+    return write_embeddings(run.query_embeddings(split), array, ids, side="query", **changes)
+
+
+def write_run(folder, queries, passages, num_shards, changes=None):
+    """Write a run folder with the embeddings of queries and passages, and return its RunDir."""
+    run = RunDir(folder)
+    write_queries(run, queries)
+    write_corpus(run.passage_shards, passages, num_shards, changes)
+    return run

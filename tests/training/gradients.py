@@ -14,6 +14,7 @@ from dpr_lightning.data.collate import Collator
 from dpr_lightning.data.examples import TrainingExamples
 from dpr_lightning.data.schema import check_training_row
 from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.settings import Settings
 from dpr_lightning.training.gather import average_gradients, global_rank, world_size
 from dpr_lightning.training.grad_cache import Side, cached_backward
 from dpr_lightning.training.losses.distillation import DistillationLoss
@@ -43,9 +44,8 @@ def row(number):
 
 def batch_gradient(model, *, tied, chunk_sizes=None, loss="in_batch", **options):
     """Return gradients by parameter name after one batch of 16 questions, split over the processes."""
-    modules = torch.nn.ModuleDict(
-        {"model": load_bi_encoder(model, tied=tied, **options).train(), "loss": LOSSES[loss]()}
-    )
+    model = load_bi_encoder(model, settings=Settings(tied=tied), **options).train()
+    modules = torch.nn.ModuleDict({"model": model, "loss": LOSSES[loss]()})
     bi_encoder, compute = modules["model"], modules["loss"]
     examples = TrainingExamples([check_training_row(row(i)) for i in range(QUESTIONS)], passages_per_query=2)
     per_process = QUESTIONS // world_size()

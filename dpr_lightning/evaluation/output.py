@@ -1,0 +1,101 @@
+"""The files of an evaluation: `metrics.json`, `questions.jsonl` and `dpr.json`, written and read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dpr_lightning.data.sources import Source
+from dpr_lightning.errors import UserError
+from dpr_lightning.evaluation.accuracy import FirstHits
+from dpr_lightning.evaluation.passages import Passages
+from dpr_lightning.files import atomic_write
+from dpr_lightning.retrieval.rankings import Ranking
+from dpr_lightning.text_files import read_lines
+
+Rankings = Mapping[str, Ranking]
+METRICS, QUESTIONS, DPR_JSON = "metrics.json", "questions.jsonl", "dpr.json"
+
+
+def write_questions(folder: Path, queries: Source, rankings: Rankings, first_hits: FirstHits) -> None:
+    """Write a line per question: the rank of its first hit and the docid there, or null."""
+    with atomic_write(folder / QUESTIONS) as file:
+        for row, rank in zip(queries.rows, first_hits.tolist(), strict=True):
+            line = {
+                "qid": row["query_id"],
+                "question": row["query"],
+                "answers": row["answers"],
+                "first_hit": rank or None,
+                "docid": rankings[row["query_id"]].docids[rank - 1] if rank else None,
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def write_dpr_json(
+    folder: Path, queries: Source, rankings: Rankings, passages: Passages, hits: Sequence[Sequence[bool]]
+) -> None:
+    """Write the JSON that Pyserini's `evaluate_dpr_retrieval` reads; a question without a ranking has no contexts.
+
+    A context's text has two lines, title and passage, because that program splits it there.
+    """
+    with atomic_write(folder / DPR_JSON) as file:
+        file.write("{")
+        for i, (row, has_answer) in enumerate(zip(queries.rows, hits, strict=True)):
+            contexts = []
+            if ranking := rankings.get(row["query_id"]):
+                contexts = [
+                    {"docid": docid, "score": str(score), "text": _two_lines(*passages[docid]), "has_answer": hit}
+                    for docid, score, hit in zip(ranking.docids, ranking.scores, has_answer, strict=False)
+                ]
+            entry = {"question": row["query"], "answers": row["answers"], "contexts": contexts}
+            key, value = json.dumps(row["query_id"]), json.dumps(entry, ensure_ascii=False)
+            file.write(f"{',' if i else ''}\n{key}: {value}")
+        file.write("\n}\n")
+
+
+def read_questions(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of an evaluation's `questions.jsonl`, each with at least `qid` and `first_hit`.
+
+    Raises:
+        UserError: The file does not exist, or a line is damaged or repeats a question; the message names it.
+    """
+    file = _existing(folder / QUESTIONS)
+    rows: dict[str, dict[str, Any]] = {}
+    for number, line in read_lines(file):
+        try:
+            row = json.loads(line)
+            if not isinstance(row["qid"], str) or not isinstance(row["first_hit"], int | None):
+                raise TypeError("qid or first_hit")
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{file}, line {number}: damaged ({error}). Run evaluate.py again.") from error
+        if row["qid"] in rows:
+            raise UserError(f"{file}, line {number}: question {row['qid']} is in an earlier line too. Remove one.")
+        rows[row["qid"]] = row
+    return list(rows.values())
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Return an evaluation's `metrics.json`.
+
+    Raises:
+        UserError: The file does not exist or is damaged.
+    """
+    file = _existing(folder / METRICS)
+    try:
+        metrics: dict[str, Any] = json.loads("".join(line for _, line in read_lines(file)))
+        {int(k): float(value) for k, value in metrics["accuracy"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file}: damaged ({error}). Run evaluate.py again.") from error
+    return metrics
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise UserError(f"{file} does not exist. Run evaluate.py for this run folder and split first.")
+    return file
+
+
+def _two_lines(title: str, text: str) -> str:
+    return "\n".join(part.replace("\n", " ") for part in (title, text))
