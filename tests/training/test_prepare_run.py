@@ -80,3 +80,12 @@ def test_training_through_links_writes_the_model_to_their_targets(command, setti
     assert (tmp_path / "scratch" / "model" / "model.safetensors").exists()
     assert not (finished.model / "old").exists()
     assert len(logged(finished.path, "train/loss")) == 8
+
+
+@pytest.mark.parametrize("mistake", ["optimizer.lr=-1", "scheduler.warmup=-1", "trainer.gradient_clip_val=-1"])
+def test_a_mistake_with_overwrite_keeps_the_finished_model(command, settings, finished_run, mistake):
+    code, _, err = command("train", *settings, "overwrite=true", mistake)
+    assert code == 1
+    assert err.startswith(mistake.partition(".")[0]) and err.count("\n") == 1
+    assert (finished_run / "model" / "model.safetensors").exists()
+    assert logged(finished_run, "train/loss")
