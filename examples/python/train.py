@@ -13,9 +13,8 @@ from dpr_lightning.run_dir import RunDir
 from dpr_lightning.training import fit, module, schedule
 from dpr_lightning.training.losses.in_batch import InBatchLoss
 
-run, bi_encoder = RunDir(Path(sys.argv[3])), load_bi_encoder(sys.argv[2])
-data = RetrievalDataModule(bi_encoder.inputs, train=sys.argv[1], batch_size=8)
-adamw = partial(torch.optim.AdamW, lr=1e-5)
+bi_encoder, run = load_bi_encoder(sys.argv[2]), RunDir(Path(sys.argv[3]))
+data, adamw = RetrievalDataModule(bi_encoder.inputs, train=sys.argv[1]), partial(torch.optim.AdamW, lr=1e-5)
 retriever = module.RetrieverModule(bi_encoder, InBatchLoss(), optimizer=adamw, scheduler=schedule.linear_warmup)
-trainer = fit.make_trainer(partial(pl.Trainer, max_epochs=1), retriever, data, run=run)
+trainer = fit.make_trainer(partial(pl.Trainer, max_epochs=2), retriever, data, run=run)
 print(fit.fit(trainer, retriever, data, run=run))
