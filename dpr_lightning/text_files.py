@@ -30,9 +30,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(lines, 1):
                 yield number, line.removesuffix(b"\n").removesuffix(b"\r").decode().removeprefix(BYTE_ORDER_MARK)
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file."
-            ) from error
+            problem = f"not UTF-8 text ({error.reason} at byte {error.start})"
+            raise UserError(f"{path}, line {number}: {problem}. Convert the file to UTF-8.") from error
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(
                 f"{path}, after line {number}: damaged gzip data ({error}). Fetch the file again."

@@ -53,11 +53,11 @@ CONFIG_MISTAKES = [
     ("data.batch_size=64", "data.train: 32 rows do not fill one batch of 64 questions"),
     ("data.positives=best", "data.positives: 'best' is not possible", "first, random"),
     ("data.num_workers=-1", "data.num_workers: -1 "),
-    ("data.train=null", "data.train is not set"),
+    ("data.train=null", "data.train: is not set"),
     ("model.pooling=max", "model.pooling: 'max' is not possible", "cls, mean"),
     ("model.query_max_length=abc", "model.query_max_length: 'abc' is not a whole number"),
     ("model.passage_max_length=161", "model.passage_max_length: 161 ", "160 positions"),
-    ("model.name_or_path=nobody/nothing", "model.name_or_path: nobody/nothing is no folder with a model"),
+    ("model.name_or_path=nobody/nothing", "model.name_or_path: nobody/nothing is not a folder with a model"),
     ("loss.temperature=0", "loss.temperature: 0 is not above 0"),
     ("loss.temperature=warm", "loss.temperature: 'warm' is not a number"),
     ("loss.gather_negatives=1", "loss.gather_negatives: 1 is not true or false"),
@@ -105,7 +105,7 @@ def test_a_run_folder_that_cannot_be_made_is_named(refused, tmp_path, name):
 
 TRAINING_DATA = {
     "not JSON": ('{"query_id": "q1", "query"', "row 2: not a JSON object"),
-    "no object": ("[1, 2]", "row 2: the row is no object"),
+    "no object": ("[1, 2]", "row 2: the row is not an object"),
     "missing field": ({"query": None}, 'row 2 (query_id "q1"): query is missing'),
     "null text": (
         {"positive_passages": [{**passage(1), "text": None}]},
@@ -136,7 +136,7 @@ def test_an_invalid_training_row_is_named_by_key_file_row_and_field(refused, tmp
         ("nothing.jsonl", "there is no file"),
         ("nothing-*.jsonl", "no file matches the glob"),
         ("folder", "is a folder"),
-        ("notes.txt", "is no .jsonl, .jsonl.gz or .parquet file"),
+        ("notes.txt", "is not a .jsonl, .jsonl.gz or .parquet file"),
     ],
 )
 def test_a_path_without_data_is_named(refused, tmp_path, pattern, words):
@@ -149,7 +149,7 @@ def test_a_path_without_data_is_named(refused, tmp_path, pattern, words):
 def test_a_cut_compressed_file_is_named(refused, tmp_path):
     file = write_jsonl(tmp_path / "rows.jsonl.gz", [training_row(i) for i in range(32)])
     file.write_bytes(file.read_bytes()[:-20])
-    refused("train", [f"data.train={file}"], str(file), "cannot be read further")
+    refused("train", [f"data.train={file}"], str(file), "damaged gzip data")
 
 
 def test_rows_without_hard_negatives_train_with_passages_of_other_rows(command, settings, tmp_path):
@@ -175,12 +175,12 @@ ENCODING_MISTAKES = [
     (["num_shards=0"], "num_shards: 0 "),
     (["num_shards=4"], "num_shards=4"),
     (["side=left"], "side: 'left' is not possible. Set side to one of: passage, query"),
-    (["side=query", "split=dev"], "data.queries.dev is not set"),
+    (["side=query", "split=dev"], "data.queries.dev: is not set"),
     (["encode.precision=8"], "encode.precision: '8' is not possible"),
     (["encode.dtype=int8"], "encode.dtype: 'int8' is not possible"),
     (["encode.chunk_size=0"], "encode.chunk_size: 0 "),
     (["encode.tokens_per_batch=many"], "encode.tokens_per_batch: 'many' "),
-    (["model_dir=/nowhere"], "/nowhere is no folder with a model"),
+    (["model_dir=/nowhere"], "/nowhere is not a folder with a model"),
     (["model.pooling=mean"], "model.pooling: 'mean' contradicts"),
     (["model.passage_max_length=100"], "model.passage_max_length: 100 contradicts"),
     (["model.tied=false"], "model.tied: False contradicts"),
@@ -200,11 +200,11 @@ def test_a_mistake_in_encoding_is_one_line(refused, finished_run, overrides, sta
 
 
 CORPORA = {
-    "duplicate docid": ([passage(0), passage(1), passage(0)], 'row 3: docid "d0" stands in an earlier row too'),
+    "duplicate docid": ([passage(0), passage(1), passage(0)], 'row 3: docid "d0" is also in an earlier row'),
     "null text": ([passage(0), {"docid": "d1", "text": None}], 'row 2 (docid "d1"): text is null'),
     "missing text": ([passage(0), {"docid": "d1", "title": "x"}], 'row 2 (docid "d1"): text is missing'),
     "missing docid": ([{"title": "x", "text": "y"}], "row 1: docid is missing"),
-    "no rows": ([], "holds no rows"),
+    "no rows": ([], "has no rows"),
 }
 
 
@@ -219,7 +219,7 @@ def test_an_invalid_corpus_is_named_by_key_file_row_and_field(refused, tiny_mode
     ("row", "message"),
     [
         ({"query_id": "q1", "query": ""}, "query is empty"),
-        ({"query_id": "q0", "query": "x"}, "stands in an earlier row"),
+        ({"query_id": "q0", "query": "x"}, "is also in an earlier row"),
     ],
 )
 def test_an_invalid_query_is_named_by_key_file_row_and_field(refused, tiny_model, tmp_path, row, message):
@@ -337,7 +337,7 @@ EVALUATION_MISTAKES = [
     (["data.qrels.test=/nowhere.qrels"], "data.qrels: there is no file /nowhere.qrels"),
     (["run_file=/nowhere.trec"], "/nowhere.trec does not exist"),
     (["run_file=null"], "run_file: None is not text"),
-    (["split=dev"], "data.queries.dev is not set"),
+    (["split=dev"], "data.queries.dev: is not set"),
 ]
 
 

@@ -27,7 +27,7 @@ def test_an_example_is_short_and_does_not_use_hydra(name):
 @pytest.mark.slow
 def test_the_examples_run_from_training_to_evaluation(world, tiny_model, tmp_path):
     run_dir, corpus, queries = tmp_path / "run", world / "corpus.jsonl", world / "test.jsonl"
-    assert "trained 2 steps" in run("train", world / "train.jsonl.gz", tiny_model, run_dir, folder=tmp_path)
+    assert "trained 4 steps" in run("train", world / "train.jsonl.gz", tiny_model, run_dir, folder=tmp_path)
     assert run("encode", run_dir, corpus, queries, folder=tmp_path).count("\n") == 3
     out = run("search", run_dir, corpus, question(0)["query"], folder=tmp_path)
     assert "12 queries x 20 of 40 passages" in out

@@ -35,7 +35,7 @@ PROCESSES = {  # command and overrides, with the start of the only line on stder
     "unknown option": ("encode", ["experiment=nope"], "experiment=nope: there is no such option."),
     "deep in Lightning": ("train", ["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1."),
     "in the loader's process": ("train", ["data.num_workers=1", "data.train=short.jsonl"], "data.train: "),
-    "model": ("encode", ["model_dir=/nowhere"], "model.name_or_path: /nowhere is no folder with a model"),
+    "model": ("encode", ["model_dir=/nowhere"], "model_dir: /nowhere is not a folder with a model"),
     "embeddings": ("search", [], "run/embeddings/query/test.safetensors does not exist."),
     "no SLURM": ("search", ["-m", "shard=0,1", "hydra/launcher=slurm_cpu"], "hydra/launcher: there is no SLURM here"),
     "shards": ("reduce", [], "run/rankings/test has no shards"),

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def content_hash(file: Path) -> str:
-    """Return the hash of a file's whole content; the file is read only if it has changed since the last time."""
+    """Return the hash of a file's content; the file is read only if it has changed since the last time."""
     known = _folder() / "sources" / f"{_sha(str(file.resolve()))}.json"
     state = _state(file)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):

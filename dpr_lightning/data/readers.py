@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import glob
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ import pyarrow
 from pyarrow import parquet
 
 from dpr_lightning.errors import UserError
+from dpr_lightning.text_files import read_lines
 
 HUB = "hf://datasets/"
 _JSON_LINES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
-_GZIP = b"\x1f\x8b"
 
 
 def find_files(spec: str | Sequence[str] | None, *, name: str) -> list[Path]:
@@ -64,7 +62,7 @@ def read_records(file: Path) -> Iterator[tuple[int, Any]]:
             yield row, record
     except UserError:
         raise
-    except (EOFError, OSError, ValueError, zlib.error, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{file}, after row {row}: cannot be read further ({reason}). Fetch or write the file again."
@@ -72,22 +70,16 @@ def read_records(file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _read_json_lines(file: Path) -> Iterator[tuple[int, Any]]:
-    with file.open("rb") as raw:
-        is_compressed = raw.read(len(_GZIP)) == _GZIP
-        raw.seek(0)
-        for row, line in enumerate(gzip.GzipFile(fileobj=raw) if is_compressed else raw, 1):
-            try:
-                text = line.rstrip(b"\r\n").decode("utf-8-sig")
-                if text.strip():
-                    yield row, json.loads(text)
-            except json.JSONDecodeError as error:
-                problem = f"not a JSON object ({error.msg}, column {error.colno})"
-                raise UserError(f"{file}, row {row}: {problem}. Correct the line.") from error
-            except UnicodeDecodeError as error:
-                problem = f"not UTF-8 text ({error.reason} at byte {error.start})"
-                raise UserError(f"{file}, row {row}: {problem}. Convert the file to UTF-8.") from error
-            except RecursionError as error:
-                raise UserError(f"{file}, row {row}: too deeply nested. Correct the line.") from error
+    for row, line in read_lines(file):
+        if not line.strip():
+            continue
+        try:
+            yield row, json.loads(line)
+        except json.JSONDecodeError as error:
+            problem = f"not a JSON object ({error.msg}, column {error.colno})"
+            raise UserError(f"{file}, row {row}: {problem}. Correct the line.") from error
+        except RecursionError as error:
+            raise UserError(f"{file}, row {row}: too deeply nested. Correct the line.") from error
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[int, Any]]:

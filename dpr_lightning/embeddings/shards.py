@@ -16,6 +16,7 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.run_dir import shard_name
 
 _NAME = re.compile(r"(\d+)-of-(\d+)")
+_RANKINGS_SELECTED = 4096  # rankings whose candidates a search selects at once
 Rows = NDArray[np.int64]
 
 
@@ -75,12 +76,11 @@ class ShardedEmbeddings:
         Raises:
             UserError: Two passages of a ranking have the same docid.
         """
-        # Small corpus: decode all docids once. The table takes about 120 bytes per passage, which search has just
-        # released: more than 30 bytes for each passage of each ranking.
+        # Small corpus: decode all docids once, in the memory that selecting candidates has just released.
         table = None
-        if 4 * self.rows <= sum(map(len, rankings)):
+        if 2 * self.rows <= sum(map(len, rankings[:_RANKINGS_SELECTED])):
             table = np.array([docid for shard in self.shards for docid in shard.ids], object)
-        unique = table is not None and len(set(table)) == len(table)
+        unique = table is not None and len(set(table)) == self.rows
         step = max(1, DECODED_AT_ONCE // max(1, max(map(len, rankings), default=1)))
         for first in range(0, len(rankings), step):
             group = rankings[first : first + step]

@@ -127,8 +127,7 @@ def _means(
 
 
 def _trec_eval_order(ranking: Ranking) -> list[str]:
-    """Return the docids by descending score; equal scores by descending docid, compared byte by byte."""
+    """Return the docids by descending score, and those with equal scores by descending code points."""
     if (np.diff(ranking.scores) != 0).all():
         return ranking.docids
-    pairs = sorted(zip(ranking.scores.tolist(), map(str.encode, ranking.docids), strict=True), reverse=True)
-    return [docid.decode() for _, docid in pairs]
+    return [docid for _, docid in sorted(zip(ranking.scores.tolist(), ranking.docids, strict=True), reverse=True)]

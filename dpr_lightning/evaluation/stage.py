@@ -79,7 +79,7 @@ def evaluate(
     docids = (docid for ranking in rankings.values() for docid in ranking.docids[: cutoffs[-1]])
     passages = read_passages(passage_rows(docids, corpus, run_file=run_file), corpus)
     hits, invalid_answers = find_answers(rankings, queries, passages, answers, match_title, cutoffs[-1])
-    first_hits = np.array([first_hit(found) for found in hits], np.int64)
+    first_hits = np.array([first_hit(of_one) for of_one in hits], np.int64)
     metrics: Metrics = {
         "questions": len(hits),
         "missing": len(hits) - len(rankings),

@@ -161,10 +161,10 @@ def _encoder_paths(name_or_path: str, settings: Settings) -> tuple[str, str]:
 def _saved_settings(folder: Path, given: Settings, explicit: Collection[str]) -> Settings:
     saved = Settings.load(folder)
     for name in sorted(set(explicit) & {field.name for field in fields(Settings)}):
-        wanted, found = getattr(given, name), getattr(saved, name)
-        if wanted != found:
+        wanted, trained = getattr(given, name), getattr(saved, name)
+        if wanted != trained:
             raise UserError(
-                f"{name}: {wanted!r} contradicts {folder}, which was trained with {found!r}. "
+                f"{name}: {wanted!r} contradicts {folder}, which was trained with {trained!r}. "
                 f"Leave `{name}` out, or choose another model."
             )
     return saved

@@ -1,4 +1,4 @@
-"""Checks that model and tokenizer fit each other and that the model can embed, made once at loading."""
+"""Checks that model and tokenizer fit each other and that the model can embed; loading makes them once."""
 
 from __future__ import annotations
 

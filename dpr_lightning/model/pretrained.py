@@ -25,6 +25,7 @@ from transformers import (
 from dpr_lightning.errors import UserError
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
+_MOST_LAYERS = 10_000
 _PICKLE = "pytorch_model.bin"
 _PROBE = "a b?\u65e5"  # words and a character that a vocabulary may lack
 
@@ -42,6 +43,8 @@ def load_transformer(name_or_path: str, *, gradient_checkpointing: bool = False)
             raise _unsupported(name_or_path, "an encoder of the original DPR (DPRQuestionEncoder or DPRContextEncoder)")
         if config.is_encoder_decoder:
             raise _unsupported(name_or_path, f"an encoder-decoder ({config.model_type})")
+        if (layers := getattr(config, "num_hidden_layers", 0)) > _MOST_LAYERS:  # they would be built before any check
+            raise ValueError(f"num_hidden_layers is {layers}")
     with errors_about(name_or_path, "config.json and model.safetensors"):
         transformer, info = _load_weights(name_or_path, config)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
@@ -127,6 +130,6 @@ def errors_about(name_or_path: str, files: str) -> Iterator[None]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return another library's message as text that can stand in brackets within ours."""
+    """Return another library's message as text to put in brackets within ours."""
     text = str(error) if isinstance(error, OSError | RuntimeError) or type(error) is ValueError else repr(error)
     return textwrap.shorten(text.replace("`", "'"), 300, placeholder=" …").rstrip(".")

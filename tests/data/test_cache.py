@@ -1,4 +1,4 @@
-"""The cache of checked files: never wrong, mapped rather than loaded, one for all processes, of bounded memory."""
+"""The cache of checked files: never stale, memory-mapped, shared by all processes, and with bounded memory."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ def arrow_of(source):
     return Path(source.rows.cache_files[0]["filename"])
 
 
-def test_the_cache_is_used_again_and_renewed_when_the_file_changes(tmp_path):
+def test_the_cache_is_reused_until_the_file_changes(tmp_path):
     file = write_jsonl(tmp_path / "c.jsonl", [passage(1)])
     first, caches = open_corpus(str(file)), finished_caches()
     written = arrow_of(first).stat().st_mtime_ns
@@ -53,8 +53,8 @@ def test_the_cache_is_used_again_and_renewed_when_the_file_changes(tmp_path):
 
 @pytest.mark.parametrize("clock_s", [0.0, 3.0], ids=["remembered", "not remembered"])
 @pytest.mark.parametrize("replace", [False, True])
-def test_a_change_within_the_same_size_and_time_stamp_is_noticed(tmp_path, monkeypatch, clock_s, replace):
-    """As after `rsync -t` or from a restored backup; the first time, the file may be old or just written."""
+def test_a_change_with_the_same_size_and_mtime_is_noticed(tmp_path, monkeypatch, clock_s, replace):
+    """`rsync -t` and restored backups do this."""
     monkeypatch.setattr(cache, "_CLOCK_S", clock_s)
     file = write_jsonl(tmp_path / "c.jsonl", [passage(1)])
     os.utime(file, ns=(0, 1))
@@ -71,13 +71,13 @@ def test_a_change_within_the_same_size_and_time_stamp_is_noticed(tmp_path, monke
 
 
 def remembered(file):
-    """What the cache remembers of a file, or None."""
+    """Return what the cache remembers of a file, or None."""
     name = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:32]
     memory = Path(datasets.config.HF_DATASETS_CACHE) / "dpr_lightning" / "sources" / f"{name}.json"
     return memory.read_text() if memory.exists() else None
 
 
-def test_an_old_file_is_hashed_once_and_again_after_it_was_touched(tmp_path, monkeypatch):
+def test_a_file_is_hashed_once_and_again_when_touched(tmp_path, monkeypatch):
     hashed, hash_file = [], cache._hash
     monkeypatch.setattr(cache, "_CLOCK_S", 0.0)
     monkeypatch.setattr(cache, "_hash", lambda file: hashed.append(file) or hash_file(file))
@@ -93,7 +93,7 @@ def test_an_old_file_is_hashed_once_and_again_after_it_was_touched(tmp_path, mon
     assert hashed.count(file) == 2
 
 
-def test_the_same_content_elsewhere_shares_a_cache_but_not_the_name_in_warnings(tmp_path, caplog):
+def test_equal_content_shares_a_cache_but_not_file_names(tmp_path, caplog):
     rows = [passage(1), {"docid": "x"}]
     for name in ("a.jsonl", "b.jsonl"):
         file = write_jsonl(tmp_path / name, rows)
@@ -105,7 +105,7 @@ def test_the_same_content_elsewhere_shares_a_cache_but_not_the_name_in_warnings(
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "extend", "facts"])
 @pytest.mark.parametrize("where", [0.01, 0.3, 0.6, 0.95])
-def test_a_damaged_cache_is_noticed_and_converted_again(tmp_path, caplog, damage, where):
+def test_a_damaged_cache_is_converted_again(tmp_path, caplog, damage, where):
     rows = [passage(i) for i in range(50)]
     file = write_jsonl(tmp_path / f"{damage}-{where}.jsonl", rows)
     first = open_corpus(str(file))
@@ -127,7 +127,7 @@ def test_a_damaged_cache_is_noticed_and_converted_again(tmp_path, caplog, damage
 
 
 def test_a_complete_cache_is_opened_without_writing(tmp_path, monkeypatch):
-    """So that a cache folder that may only be read will do."""
+    """A read-only cache folder is enough."""
     monkeypatch.setattr(cache, "_CLOCK_S", 0.0)
     file = write_jsonl(tmp_path / "c.jsonl", [passage(1)])
     time.sleep(0.05)
@@ -143,7 +143,7 @@ def test_a_complete_cache_is_opened_without_writing(tmp_path, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
 
 
-def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     file = write_jsonl(tmp_path / "c.jsonl", [passage(1)])
     (tmp_path / "no-folder").write_text("")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "no-folder")
@@ -152,7 +152,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(tmp_path, monke
     assert message.endswith("or set HF_DATASETS_CACHE to another folder.")
 
 
-def test_a_file_that_changes_while_it_is_converted_is_an_error(tmp_path, monkeypatch):
+def test_a_file_that_changes_during_conversion_is_an_error(tmp_path, monkeypatch):
     file, convert = write_jsonl(tmp_path / "c.jsonl", [passage(77)]), sources._convert
 
     def convert_and_change(*args):
@@ -211,7 +211,7 @@ def test_a_failing_conversion_leaves_nothing_in_the_cache(tmp_path):
 
 
 def test_a_conversion_that_was_killed_is_done_again(tmp_path):
-    """What a kill can leave: the Arrow file without its facts, or half of one under its temporary name."""
+    """A kill can leave an Arrow file without its facts, or half of one under its temporary name."""
     file = write_jsonl(tmp_path / "c.jsonl", [passage(1), passage(2)])
     first = open_corpus(str(file))
     arrow = Path(first.rows.cache_files[0]["filename"])
@@ -225,10 +225,10 @@ def test_a_conversion_that_was_killed_is_done_again(tmp_path):
 def test_rows_are_memory_mapped(tmp_path):
     file = write_jsonl(tmp_path / "c.jsonl", [passage(i) for i in range(2000)])
     open_corpus(str(file))
-    held = pa.total_allocated_bytes()
+    allocated = pa.total_allocated_bytes()
     rows = open_corpus(str(file)).rows
     assert rows.data.nbytes > 50_000
-    assert pa.total_allocated_bytes() - held < 5_000
+    assert pa.total_allocated_bytes() - allocated < 5_000
     maps = Path("/proc/self/maps")
     assert not maps.exists() or rows.cache_files[0]["filename"] in maps.read_text()
 

@@ -22,7 +22,7 @@ def tokenizer(tiny_model):
 
 
 def ids(text):
-    """Naive tokenization: the tokenizer's vocabulary is [PAD] [UNK] [CLS] [SEP] [MASK] and the words."""
+    """Return the expected ids; the tokenizer's vocabulary is [PAD] [UNK] [CLS] [SEP] [MASK] and the words."""
     return [5 + WORDS.index(word) for word in text.split()]
 
 
@@ -32,14 +32,14 @@ def ids(text):
     title_words=st.integers(0, 4),
     length=st.integers(3, 20),
 )
-def test_title_space_text_is_the_naive_tokenization_cut_to_length(tiny_model, words, title_words, length):
+def test_a_passage_is_title_space_text_cut_to_its_length(tiny_model, words, title_words, length):
     inputs = input_tokenizer(AutoTokenizer.from_pretrained(tiny_model), passage_max_length=length)
     titles, texts = [" ".join(w[:title_words]) for w in words], [" ".join(w[title_words:]) for w in words]
     expected = [[CLS, *ids(" ".join(w))[: length - 2], SEP] for w in words]
     assert inputs.encode_passages(titles, texts) == expected
 
 
-def test_queries_are_cut_to_their_own_length_special_tokens_included(tokenizer):
+def test_query_lengths_include_special_tokens(tokenizer):
     inputs = input_tokenizer(tokenizer, query_max_length=6, passage_max_length=9)
     text = " ".join(WORDS[:20])
     assert inputs.encode_queries([text, WORDS[3]]) == [[CLS, 5, 6, 7, 8, SEP], [CLS, 8, SEP]]
@@ -53,13 +53,13 @@ def test_lengths_hold_whatever_was_tokenized_before(tokenizer):
         assert [len(inputs.encode_queries([text])[0]), len(inputs.encode_passages([text], [text])[0])] == [4, 8]
 
 
-def test_another_separator_stands_between_title_and_text_only(tokenizer):
+def test_the_separator_appears_between_title_and_text_only(tokenizer):
     inputs = input_tokenizer(tokenizer, separator=" [SEP] ")
     encoded = inputs.encode_passages([WORDS[0], ""], [WORDS[1], WORDS[2]])
     assert encoded == [[CLS, 5, SEP, 6, SEP], [CLS, 7, SEP]]
 
 
-def test_pair_separator_makes_a_sentence_pair_and_leaves_untitled_text_alone(tokenizer):
+def test_pair_makes_sentence_pairs_of_titled_passages_only(tokenizer):
     inputs = input_tokenizer(tokenizer, separator="pair", passage_max_length=7)
     titles = ["", WORDS[0], "", f"{WORDS[0]} {WORDS[1]}"]
     texts = [WORDS[1], WORDS[2], "", " ".join(WORDS[2:20])]
@@ -74,7 +74,7 @@ def test_pair_separator_makes_a_sentence_pair_and_leaves_untitled_text_alone(tok
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6), multiple=st.sampled_from([None, 1, 8]))
-def test_padding_is_on_the_right_to_the_next_multiple_by_default_of_eight(tiny_model, lengths, multiple):
+def test_padding_is_on_the_right_to_the_next_multiple(tiny_model, lengths, multiple):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model, padding_side="left")
     rows = [[9] * length for length in lengths]
     inputs = input_tokenizer(tokenizer)
@@ -125,7 +125,7 @@ def batch(tokenizer):
     return Collator(input_tokenizer(tokenizer))(EXAMPLES)
 
 
-def test_targets_point_at_each_questions_positive_in_groups_of_any_size(batch):
+def test_targets_point_at_positives_in_groups_of_any_size(batch):
     assert batch.targets.tolist() == [0, 2, 3]
     assert batch.targets.dtype == torch.int64
     for target, own in zip(batch.targets, EXAMPLES, strict=True):
@@ -142,7 +142,7 @@ def test_cls_comes_first_in_every_row(batch):
 
 
 def test_equal_docids_and_only_those_have_equal_hashes(batch):
-    names = [held["docid"] for own in EXAMPLES for held in own.passages]
+    names = [item["docid"] for own in EXAMPLES for item in own.passages]
     for own, hashes in zip(EXAMPLES, batch.positive_docids.tolist(), strict=True):
         known = [docid in own.positive_docids for docid in names]
         assert [value in hashes for value in batch.docids.tolist()] == known

@@ -1,4 +1,4 @@
-"""Loaders that resume exactly, alone and in Lightning's hands."""
+"""Loaders resume exactly, alone and in Lightning."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from dpr_lightning.errors import UserError
 
 
 class Keys(torch.utils.data.Dataset):
-    """Gives back each key (epoch, row), so that a batch tells what was asked for."""
+    """Its items are their own keys (epoch, row)."""
 
     def __getitem__(self, key):
         return key
@@ -31,7 +31,7 @@ def loader(num_workers=0, batch_size=2):
 
 
 def epochs(loader, count):
-    """The batches of the next `count` epochs, driven as Lightning does."""
+    """Return the batches of the next `count` epochs, iterated as by Lightning."""
     batches = []
     first = loader.state_dict()["epoch"]
     for epoch in range(first, first + count):
@@ -62,7 +62,7 @@ def test_a_loader_resumes_with_exactly_the_remaining_batches(num_workers, places
         assert seen + epochs(resumed, 3 - epoch) == uninterrupted
 
 
-def test_a_state_is_whole_before_the_first_batch_and_before_the_first_after_resuming():
+def test_the_state_is_valid_before_any_batch_is_returned():
     fresh = loader()
     assert fresh.state_dict() == {"epoch": 0, "batch": 0}
     fresh.load_state_dict({"epoch": 2, "batch": 3})
@@ -72,7 +72,7 @@ def test_a_state_is_whole_before_the_first_batch_and_before_the_first_after_resu
 
 
 class Recorder(pl.LightningModule):
-    """Notes the keys it is trained on."""
+    """Records the keys of its training batches."""
 
     def __init__(self, loader):
         super().__init__()
@@ -91,7 +91,7 @@ class Recorder(pl.LightningModule):
 
 
 class SaveAt(pl.Callback):
-    """Saves behind batch `step`, or at the end of the epoch that holds it."""
+    """Saves a checkpoint after batch `step`, or at the end of its epoch."""
 
     def __init__(self, path, step, at_epoch_end):
         self.path, self.step, self.at_epoch_end = path, step, at_epoch_end
@@ -123,7 +123,7 @@ def train(batches_per_epoch, *, callbacks=(), resume_from=None):
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.parametrize("batches_per_epoch", [5, 3])
-def test_lightning_takes_every_epoch_in_its_own_order_and_resumes_anywhere(tmp_path, batches_per_epoch):
+def test_lightning_orders_each_epoch_and_resumes_anywhere(tmp_path, batches_per_epoch):
     expected = []
     for epoch in range(3):
         batches = TrainingBatches(11, batch_size=2, seed=3)
@@ -143,7 +143,7 @@ def inputs(tiny_model):
 
 
 def same(left, right):
-    """Whether two batches hold the same tensors."""
+    """Return whether two batches have the same tensors."""
     flat = [[*batch.queries.values(), *batch.passages.values(), *batch[2:]] for batch in (left, right)]
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*flat, strict=True))
 
@@ -163,7 +163,7 @@ def test_batches_are_the_same_with_and_without_workers(world, inputs):
     assert all(same(a, b) for a, b in zip(alone.val_dataloader(), ahead.val_dataloader(), strict=True))
 
 
-def test_validation_takes_each_dev_question_once_with_its_negatives(world, inputs):
+def test_validation_has_each_dev_question_once(world, inputs):
     data = RetrievalDataModule(
         inputs, train=f"{world}/train.jsonl.gz", dev=f"{world}/dev.jsonl", batch_size=3, dev_negatives=2
     )

@@ -1,4 +1,4 @@
-"""Sampling: what a row yields depends on (seed, epoch, row) alone, and what it may hold."""
+"""Sampling: an example is a pure function of (seed, epoch, row), and has the right passages."""
 
 import pickle
 import random
@@ -16,7 +16,7 @@ from dpr_lightning.errors import UserError
 
 
 def row(number, positives=(), negatives=()):
-    """A checked training row with the passages of these numbers."""
+    """Return a checked training row with the passages of these numbers."""
     return {
         "query_id": f"q{number}",
         "query": f"query {number}",
@@ -27,7 +27,7 @@ def row(number, positives=(), negatives=()):
 
 
 def docids(example):
-    return [held["docid"] for held in example.passages]
+    return [item["docid"] for item in example.passages]
 
 
 ROWS = [row(i, positives=[i, 40 + i], negatives=range(100 + 10 * i, 100 + 10 * i + i % 5)) for i in range(20)]
@@ -59,7 +59,7 @@ def test_examples_are_the_same_in_another_process(tmp_path):
         assert list(pool.map(examples.__getitem__, keys)) == [examples[key] for key in keys]
 
 
-def test_positives_first_is_the_first_in_every_epoch_and_random_reaches_all():
+def test_first_positives_stay_and_random_ones_reach_all():
     rows = [row(i, positives=[i, 50 + i, 100 + i]) for i in range(8)]
     first = TrainingExamples(rows, passages_per_query=1, positives="first")
     drawn = TrainingExamples(rows, passages_per_query=1, positives="random")
@@ -73,7 +73,7 @@ def test_negatives_first_are_the_first_in_every_epoch():
     assert all(docids(examples[epoch, 0]) == ["d0", "d10", "d11", "d12"] for epoch in range(5))
 
 
-def test_random_negatives_change_by_epoch_never_repeat_in_one_and_reach_all():
+def test_random_negatives_change_by_epoch_and_reach_all():
     examples = TrainingExamples([row(0, negatives=range(10, 20))], passages_per_query=4, negatives="random")
     drawn = [docids(examples[epoch, 0])[1:] for epoch in range(60)]
     assert all(len(set(taken)) == 3 for taken in drawn)
@@ -82,19 +82,19 @@ def test_random_negatives_change_by_epoch_never_repeat_in_one_and_reach_all():
 
 
 @settings(max_examples=60, deadline=None)
-@given(held=st.integers(1, 12), count=st.integers(1, 12), seed=st.integers(0, 5))
-def test_rotation_walks_one_permutation_round_and_round(held, count, seed):
-    """Naive restatement: write all epochs' negatives in one line; it is a permutation, over and over."""
-    count = min(held, count)
-    rows = [row(0, negatives=range(10, 10 + held))]
+@given(total=st.integers(1, 12), count=st.integers(1, 12), seed=st.integers(0, 5))
+def test_rotation_repeats_one_permutation(total, count, seed):
+    """All epochs' negatives, written in one line, are one permutation over and over."""
+    count = min(total, count)
+    rows = [row(0, negatives=range(10, 10 + total))]
     examples = TrainingExamples(rows, passages_per_query=count + 1, negatives="rotate", seed=seed)
-    line = [docid for epoch in range(2 * held) for docid in docids(examples[epoch, 0])[1:]]
-    permutation = line[:held]
-    assert sorted(permutation) == sorted(f"d{10 + i}" for i in range(held))
+    line = [docid for epoch in range(2 * total) for docid in docids(examples[epoch, 0])[1:]]
+    permutation = line[:total]
+    assert sorted(permutation) == sorted(f"d{10 + i}" for i in range(total))
     assert line == (permutation * (2 * count))[: len(line)]
 
 
-def test_rows_and_seeds_rotate_by_permutations_of_their_own():
+def test_rows_and_seeds_have_their_own_permutations():
     rows = [row(i, negatives=range(10, 30)) for i in range(6)]
 
     def walk(seed, place):
@@ -105,13 +105,13 @@ def test_rows_and_seeds_rotate_by_permutations_of_their_own():
 
 
 @pytest.mark.parametrize("negatives", ["rotate", "random"])
-def test_the_next_seed_is_no_shifted_copy(negatives):
-    """With seeds added to rows or epochs, seed s + 1 at one row or epoch would be seed s at the next."""
+def test_the_next_seed_is_not_a_shifted_copy(negatives):
+    """If seeds were added to rows or epochs, seed s + 1 at one row would equal seed s at the next."""
     rows = [row(i, positives=[i, 1000 + i], negatives=range(10, 40)) for i in range(12)]
 
     def choice(seed, epoch, place):
         options = {"passages_per_query": 6, "positives": "random", "negatives": negatives, "seed": seed}
-        return [held["docid"] for held in TrainingExamples(rows, **options)[epoch, place].passages[1:]]
+        return [item["docid"] for item in TrainingExamples(rows, **options)[epoch, place].passages[1:]]
 
     for seed in (0, 41):
         for place in range(1, 12):
@@ -130,14 +130,12 @@ def test_the_next_seed_is_no_shifted_copy(negatives):
     negatives=st.sampled_from(["rotate", "first", "random"]),
     epoch=st.integers(0, 5),
 )
-def test_rows_short_of_negatives_are_filled_from_others_without_own_positives_or_repeats(
-    world, wanted, negatives, epoch
-):
-    rows = [row(i, positives=held, negatives=sorted(set(hard) - set(held))) for i, (held, hard) in enumerate(world)]
+def test_rows_with_too_few_negatives_are_filled_from_others(world, wanted, negatives, epoch):
+    rows = [row(i, positives=known, negatives=sorted(set(hard) - set(known))) for i, (known, hard) in enumerate(world)]
     examples = TrainingExamples(rows, passages_per_query=wanted, negatives=negatives)
     for place, own in enumerate(rows):
-        positives = {held["docid"] for held in own["positives"]}
-        hard = [held["docid"] for held in own["negatives"]]
+        positives = {item["docid"] for item in own["positives"]}
+        hard = [item["docid"] for item in own["negatives"]]
         others = {rows[i]["positives"][0]["docid"] for i in range(len(rows)) if i != place} - positives - set(hard)
         if len(hard) + len(others) < wanted - 1:
             with pytest.raises(UserError, match=rf"^train: row {place + 1} needs {wanted - 1 - len(hard)} more"):
@@ -151,7 +149,7 @@ def test_rows_short_of_negatives_are_filled_from_others_without_own_positives_or
         assert set(drawn[len(hard) :]) <= others
 
 
-def test_filled_negatives_are_drawn_anew_each_epoch_from_all_rows():
+def test_filled_negatives_are_redrawn_each_epoch_from_all_rows():
     examples = TrainingExamples([row(i) for i in range(10)], passages_per_query=3)
     drawn = [tuple(docids(examples[epoch, 0])[1:]) for epoch in range(80)]
     assert {docid for taken in drawn for docid in taken} == {f"d{i}" for i in range(1, 10)}
@@ -159,7 +157,7 @@ def test_filled_negatives_are_drawn_anew_each_epoch_from_all_rows():
 
 
 def test_a_single_other_passage_is_found_among_many_repeats():
-    """All rows but one have the same positive: luck must not decide whether training goes on."""
+    """All rows but one have the same positive, and the search for the other must not depend on luck."""
     rows = [row(i, positives=[0]) for i in range(300)] + [row(300, positives=[1])]
     examples = TrainingExamples(rows, passages_per_query=2)
     assert all(docids(examples[epoch, 5]) == ["d0", "d1"] for epoch in range(10))
@@ -181,7 +179,7 @@ def test_impossible_settings_are_named(options, message):
     assert str(caught.value).startswith(message)
 
 
-def test_dev_examples_hold_the_first_positive_and_the_first_negatives():
+def test_dev_examples_have_the_first_positive_and_negatives():
     rows = [row(0, positives=[0, 50], negatives=range(10, 15))]
     assert docids(DevExamples(rows, negatives=2)[0, 0]) == ["d0", "d10", "d11"]
     assert docids(DevExamples(rows, negatives=0)[0, 0]) == ["d0"]

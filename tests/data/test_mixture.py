@@ -1,4 +1,4 @@
-"""Training files with weights: how often an epoch takes each row, and that everything else holds as without."""
+"""Training files with weights: how often an epoch shows each row, and that nothing else changes."""
 
 from collections import Counter
 
@@ -27,7 +27,7 @@ def epoch_rows(batches, epoch):
     ),
     epoch=st.integers(0, 5),
 )
-def test_an_epoch_takes_each_row_as_often_as_its_weight_says(parts, epoch):
+def test_an_epoch_shows_each_row_as_often_as_its_weight_says(parts, epoch):
     total = sum(round(count * weight) for count, weight in parts)
     if not total:
         return
@@ -42,7 +42,7 @@ def test_an_epoch_takes_each_row_as_often_as_its_weight_says(parts, epoch):
         first += count
 
 
-def test_a_fraction_is_drawn_anew_each_epoch_and_again_the_same_for_the_same_epoch():
+def test_a_fraction_is_redrawn_each_epoch_reproducibly():
     batches = TrainingBatches(200, batch_size=1, seed=3, weights=[(100, 0.5), (100, 1)])
     halves = [frozenset(row for row in epoch_rows(batches, epoch) if row < 100) for epoch in range(6)]
     assert len(set(halves)) == 6
@@ -71,7 +71,7 @@ def test_weights_of_one_change_nothing():
     assert epoch_rows(plain, 2) == epoch_rows(weighted, 2)
 
 
-def test_processes_share_weighted_global_batches_and_resume_within_an_epoch():
+def test_processes_share_weighted_batches_and_resume():
     weights = [(30, 1.5), (20, 0.5)]
     one = TrainingBatches(50, batch_size=6, seed=3, weights=weights)
     two = [TrainingBatches(50, batch_size=3, seed=3, weights=weights, global_rank=r, world_size=2) for r in (0, 1)]

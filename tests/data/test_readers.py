@@ -1,4 +1,4 @@
-"""Finding data files and reading their records; every error names the key or the file, and the row."""
+"""Finding data files and reading their records; every error names the argument or the file, and the row."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ from dpr_lightning.errors import UserError
 
 
 def message_of(function, *args, **options):
-    """The error's message, which must be one line."""
+    """Return the error's message, which must be one line."""
     with pytest.raises(UserError) as caught:
         result = function(*args, **options)
         list(result)
@@ -52,7 +52,7 @@ def test_a_name_with_brackets_is_that_file_if_there_is_one(folder):
     assert find_files(str(odd), name="corpus") == [odd]
 
 
-def test_paths_are_seen_from_the_working_and_the_home_folder(folder, monkeypatch):
+def test_paths_start_at_the_working_or_the_home_folder(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     assert find_files("~/b.jsonl", name="k") == [folder / "b.jsonl"]
     assert [file.resolve() for file in find_files("sub/*.jsonl", name="k")] == [folder / "sub/c.jsonl"]
@@ -79,11 +79,11 @@ def test_paths_are_seen_from_the_working_and_the_home_folder(folder, monkeypatch
         ("hf://datasets/a/b/", "dev: hf://datasets/a/b/ does not have the form hf://datasets/OWNER/NAME/FILE."),
     ],
 )
-def test_what_is_not_there_or_not_read_is_named_with_its_key(folder, spec, message):
+def test_a_path_that_cannot_be_read_is_named_with_its_argument(folder, spec, message):
     assert message_of(find_files, spec, name="dev").startswith(message.format(folder))
 
 
-def test_rows_are_line_numbers_and_blank_lines_count_for_nothing(tmp_path):
+def test_rows_are_line_numbers_and_blank_lines_are_skipped(tmp_path):
     file = tmp_path / "c.jsonl"
     file.write_bytes(b'\n{"a": "x\xe2\x80\xa8y"}\r\n  \n[1]')
     assert list(read_records(file)) == [(2, {"a": "x\u2028y"}), (4, [1])]
@@ -102,11 +102,12 @@ def test_rows_are_line_numbers_and_blank_lines_count_for_nothing(tmp_path):
 def test_a_malformed_line_is_named(tmp_path, name, line, problem):
     file, content = tmp_path / name, b'{"a": 1}\n' * 2 + line + b"\n" + b'{"a": 1}\n'
     file.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    assert message_of(read_records, file) == f"{file}, row 3: {problem}"
+    unit = "line" if "UTF-8" in problem else "row"
+    assert message_of(read_records, file) == f"{file}, {unit} 3: {problem}"
 
 
 def noise(rows):
-    """Rows that hardly compress, so that cutting bytes off cuts rows off."""
+    """Return rows that hardly compress, so that a file without its last bytes lacks rows."""
     return [{"docid": f"{i}", "text": os.urandom(40).hex()} for i in range(rows)]
 
 
@@ -115,9 +116,7 @@ def test_a_gzip_file_cut_short_is_named_with_the_last_row_read(tmp_path):
     cut = tmp_path / "cut.jsonl.gz"
     cut.write_bytes(whole[: len(whole) // 2])
     message = message_of(read_records, cut)
-    found = re.fullmatch(
-        rf"{cut}, after row (\d+): cannot be read further \((.*)\)\. Fetch or write the file again\.", message
-    )
+    found = re.fullmatch(rf"{cut}, after line (\d+): damaged gzip data \((.*)\)\. Fetch the file again\.", message)
     assert found, message
     assert 0 < int(found[1]) < 300
     assert found[2] == "Compressed file ended before the end-of-stream marker was reached"
@@ -129,14 +128,14 @@ def test_a_damaged_gzip_file_is_named(tmp_path, place):
     damaged[place] ^= 0xFF
     file = tmp_path / "damaged.jsonl.gz"
     file.write_bytes(damaged)
-    assert re.match(rf"{file}, (after )?row \d+: ", message_of(read_records, file))
+    assert re.match(rf"{file}, (after )?line \d+: ", message_of(read_records, file))
 
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.jsonl.gz"])
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_compression_is_told_by_content_and_marks_are_skipped(tmp_path, name, compressed, mark, end):
+def test_gzip_is_detected_by_content_and_marks_are_skipped(tmp_path, name, compressed, mark, end):
     content = mark + end.join([b'{"a": "\xc3\xa9"}', b"", b'{"a": 2}', b""])
     file = tmp_path / name
     file.write_bytes(gzip.compress(content) if compressed else content)
@@ -146,7 +145,7 @@ def test_compression_is_told_by_content_and_marks_are_skipped(tmp_path, name, co
 def test_utf16_text_is_named(tmp_path):
     file = tmp_path / "c.jsonl"
     file.write_bytes('{"a": 1}\n'.encode("utf-16"))
-    assert "row 1: not UTF-8 text (invalid start byte at byte 0)" in message_of(read_records, file)
+    assert "line 1: not UTF-8 text (invalid start byte at byte 0)" in message_of(read_records, file)
 
 
 def test_a_deeply_nested_line_is_named(tmp_path):
@@ -189,7 +188,7 @@ def test_parquet_text_that_is_not_utf8_is_an_error(tmp_path):
     assert message_of(read_records, file).startswith(f"{file}, after row 0: cannot be read further ('utf-8' codec")
 
 
-def test_without_network_a_hub_address_is_named_with_its_key(tmp_path, monkeypatch):
+def test_without_network_a_hub_address_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     for address in ("hf://datasets/Tevatron/wikipedia-nq/nq-dev.jsonl.gz", "hf://datasets/Tevatron/nq/*.jsonl.gz"):
         message = message_of(find_files, address, name="dev")
@@ -197,7 +196,7 @@ def test_without_network_a_hub_address_is_named_with_its_key(tmp_path, monkeypat
         assert message.endswith("). Check the network, or give a file.")
 
 
-HELD = {
+HUB_FILES = {
     "corpus-0.jsonl.gz": gzip.compress(b'{"docid": "0", "text": "x"}\n'),
     "corpus-1.jsonl.gz": gzip.compress(b'{"docid": "1", "text": "x"}\n'),
     "old/corpus-0.jsonl.gz": gzip.compress(b'{"docid": "0", "text": "x"}\n'),
@@ -207,7 +206,7 @@ COMMIT = "c" * 40
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as fetching from the one data set `own/set` takes."""
+    """The part of the hub's interface that fetching from the data set `own/set` needs."""
 
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
@@ -216,14 +215,14 @@ class Hub(BaseHTTPRequestHandler):
         elif "/tree/" in path:
             listing = [
                 {"type": "file", "path": name, "size": len(content), "oid": f"{len(content):040x}"}
-                for name, content in HELD.items()
+                for name, content in HUB_FILES.items()
             ]
             self.answer(200, json.dumps(listing).encode())
         elif "/resolve/" in path:
             name = path.split(f"/resolve/{COMMIT}/")[-1]
-            self.answer(200, HELD[name], {"ETag": f'"{name.replace("/", "-")}"', "X-Repo-Commit": COMMIT})
+            self.answer(200, HUB_FILES[name], {"ETag": f'"{name.replace("/", "-")}"', "X-Repo-Commit": COMMIT})
         else:
-            siblings = [{"rfilename": name} for name in HELD]
+            siblings = [{"rfilename": name} for name in HUB_FILES]
             self.answer(200, json.dumps({"id": "own/set", "sha": COMMIT, "siblings": siblings}).encode())
 
     do_HEAD = do_GET  # noqa: N815
@@ -259,7 +258,7 @@ def find_on(endpoint, cache, *addresses, offline="0"):
     return done.stdout.splitlines()
 
 
-def test_hub_files_are_fetched_listed_when_missing_and_found_again_offline(tmp_path):
+def test_hub_files_are_fetched_listed_and_reused_offline(tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         endpoint, own = f"http://127.0.0.1:{server.server_port}", "hf://datasets/own/set"
@@ -273,7 +272,7 @@ def test_hub_files_are_fetched_listed_when_missing_and_found_again_offline(tmp_p
             "hf://datasets/own/no/x.jsonl",
         )
         server.shutdown()
-    tails = {name: content[-8:].hex() for name, content in HELD.items()}
+    tails = {name: content[-8:].hex() for name, content in HUB_FILES.items()}
     expected = str([f"{tails[name]} {name}" for name in ("corpus-0.jsonl.gz", "corpus-1.jsonl.gz")])
     assert found == expected
     assert one == str([f"{tails['old/corpus-0.jsonl.gz']} corpus-0.jsonl.gz"])

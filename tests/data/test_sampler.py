@@ -19,7 +19,7 @@ from dpr_lightning.errors import UserError
     epoch=st.integers(0, 9),
     seed=st.integers(0, 9),
 )
-def test_the_slices_of_all_processes_are_the_global_batches_of_one(per_device, world_size, rows, epoch, seed):
+def test_the_slices_of_all_processes_form_the_global_batches(per_device, world_size, rows, epoch, seed):
     together = per_device * world_size
     if rows < together:
         with pytest.raises(UserError, match=rf"^train: {rows} rows do not fill one batch of {per_device} "):
@@ -60,8 +60,8 @@ def test_copies_are_spread_as_in_the_example():
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 99))
-def test_copies_of_a_row_lie_at_least_a_share_of_the_epoch_apart(copies, seed):
-    """Between two copies of a row with c copies, each other row shows as often as in 1 / c of the epoch, rounded."""
+def test_copies_of_a_row_are_evenly_spaced(copies, seed):
+    """Between two copies of a row that has c copies, any other row appears a c-th of its times, rounded."""
     positions = np.random.default_rng(seed).permutation(len(copies))
     order = spread_copies(positions, np.array(copies)).tolist()
     assert [order.count(row) for row in range(len(copies))] == copies
@@ -84,13 +84,13 @@ def test_an_epoch_iterated_again_is_the_same():
     assert rows_of(batches, 4) == rows_of(batches, 4) == rows_of(TrainingBatches(20, batch_size=3, seed=1), 4)
 
 
-def test_an_epoch_iterated_again_after_resuming_within_it_is_whole():
+def test_an_epoch_iterated_again_after_resuming_is_complete():
     batches = TrainingBatches(20, batch_size=2, seed=1)
     batches.first_batch = 7
     assert [len(list(batches)), len(list(batches))] == [3, 10]
 
 
-def test_a_new_epoch_begins_with_its_first_batch_wherever_the_last_one_would_have_begun():
+def test_a_new_epoch_starts_with_its_first_batch():
     batches = TrainingBatches(20, batch_size=2, seed=1)
     batches.first_batch = 7
     batches.set_epoch(0)

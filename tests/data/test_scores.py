@@ -1,4 +1,4 @@
-"""A teacher's scores: checked, and carried with their passages into the batch."""
+"""A teacher's scores are checked and stay with their passages in the batch."""
 
 import math
 
@@ -14,7 +14,7 @@ from dpr_lightning.errors import UserError
 
 
 @pytest.mark.parametrize("negatives", ["first", "rotate", "random"])
-def test_each_passage_keeps_its_score_and_lent_passages_have_none(tmp_path, tiny_model, negatives):
+def test_passages_keep_their_scores_and_filled_ones_have_none(tmp_path, tiny_model, negatives):
     scored = [training_row(i) | {"scores": [i, i + 0.1, i + 0.2, i + 0.3]} for i in range(0, 16, 4)]
     rows = open_training(str(write_jsonl(tmp_path / "a.jsonl", [*scored, training_row(20)]))).rows
     examples = TrainingExamples(rows, passages_per_query=5, negatives=negatives)
@@ -38,7 +38,7 @@ def test_each_passage_keeps_its_score_and_lent_passages_have_none(tmp_path, tiny
         ([1.0, 2.0, 3.0, math.inf], "scores[3] is inf, not a finite number."),
     ],
 )
-def test_wrong_scores_are_told_with_file_and_row(tmp_path, scores, problem):
+def test_wrong_scores_are_named_with_file_and_row(tmp_path, scores, problem):
     file = write_jsonl(tmp_path / "bad.jsonl", [training_row(0), training_row(1) | {"scores": scores}])
     with pytest.raises(UserError) as caught:
         open_training(str(file))

@@ -1,4 +1,4 @@
-"""Opening and checking data files: errors that say where, and rows in one form."""
+"""Opening and checking data files: errors name the row, and rows have one form."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ REMEDY = "Correct the row, or set `skip_invalid`=true to count and skip such row
 
 
 def message_of(opening, *args, **options):
-    """The error's message, which must be one printable line."""
+    """Return the error's message, which must be one printable line."""
     with pytest.raises(UserError) as caught:
         opening(*args, **options)
     message = str(caught.value)
@@ -85,7 +85,7 @@ BAD_TRAINING_ROWS = [
 
 
 def escaped_jsonl(path, rows):
-    """JSON Lines in which halves of surrogate pairs can stand."""
+    """Write JSON Lines, which may have halves of surrogate pairs."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -106,12 +106,12 @@ def test_an_invalid_row_is_named_or_counted_and_skipped(tmp_path, opening, key, 
     assert (source.skipped, len(source.rows)) == (2, 2)
 
 
-def test_a_long_value_of_the_wrong_type_is_cut_in_the_message(tmp_path):
+def test_a_long_wrong_value_is_cut_in_the_message(tmp_path):
     file = write_jsonl(tmp_path / "c.jsonl", [passage(0) | {"text": ["x" * 10_000] * 100}])
     assert len(message_of(open_corpus, str(file))) < 400 + len(str(file))
 
 
-def test_the_warning_about_skipped_rows_names_the_key_it_was_opened_by(tmp_path, caplog):
+def test_the_warning_about_skipped_rows_names_the_argument(tmp_path, caplog):
     file = write_jsonl(tmp_path / "q.jsonl", [question(0), {"query_id": "q1"}])
     for key in ("queries.dev", "queries.test"):
         caplog.clear()
@@ -122,7 +122,7 @@ def test_the_warning_about_skipped_rows_names_the_key_it_was_opened_by(tmp_path,
         ]
 
 
-def test_a_file_of_invalid_rows_only_is_an_error_when_they_are_skipped(tmp_path):
+def test_a_file_of_invalid_rows_only_is_an_error(tmp_path):
     file = write_jsonl(tmp_path / "c.jsonl", [{"docid": "d"}])
     message = message_of(open_corpus, str(file), skip_invalid=True)
     assert f"{file} has 1 invalid and no valid rows, the first: {file}, row 1" in message
@@ -155,7 +155,7 @@ def test_a_repeated_docid_is_found_within_and_across_batches(tmp_path, first, se
     assert source.rows["docid"] == [str(i) for i in range(6001) if i != second]
 
 
-def test_a_docid_repeated_in_another_file_is_an_error_that_names_the_second(tmp_path):
+def test_a_docid_repeated_in_another_file_names_the_second(tmp_path):
     a = write_jsonl(tmp_path / "a.jsonl", [passage(1), passage(2)])
     b = write_jsonl(tmp_path / "b.jsonl", [passage(3), passage(2)])
     assert f'{b}, row 2: docid "d2" is also in an earlier row.' in message_of(open_corpus, [str(a), str(b)])
@@ -163,7 +163,7 @@ def test_a_docid_repeated_in_another_file_is_an_error_that_names_the_second(tmp_
     assert (source.skipped, source.rows["docid"]) == (1, ["d3", "d2", "d1"])
 
 
-def test_a_repeated_query_id_is_an_error_for_queries_but_not_for_training(tmp_path):
+def test_a_repeated_query_id_is_an_error_except_in_training(tmp_path):
     file = write_jsonl(tmp_path / "q.jsonl", [training_row(1), training_row(1)])
     assert f'{file}, row 2: query_id "q1" is also in an earlier row.' in message_of(open_queries, str(file))
     assert len(open_training(str(file)).rows) == 2
@@ -180,7 +180,7 @@ def test_skipping_keeps_the_first_row_of_each_docid(tmp_path_factory, ids):
     assert source.skipped == len(ids) - len(firsts)
 
 
-def test_whole_batches_of_repeated_rows_leave_no_gap(tmp_path):
+def test_batches_of_repeated_rows_only_leave_no_gap(tmp_path):
     ids = [*range(1000), *range(1000), *range(1000), *range(1000, 1500)]
     file = write_jsonl(tmp_path / "c.jsonl", [{"docid": str(i), "text": ""} for i in ids])
     rows = open_corpus(str(file), skip_invalid=True).rows
@@ -196,7 +196,7 @@ def test_the_fingerprint_is_that_of_the_rows_kept(tmp_path):
     assert kept.fingerprint == open_corpus(str(clean)).fingerprint != open_corpus(str(changed)).fingerprint
 
 
-def test_integer_ids_become_strings_and_leading_zeros_stay(tmp_path):
+def test_integer_ids_become_strings_and_keep_leading_zeros(tmp_path):
     file = write_jsonl(
         tmp_path / "c.jsonl", [passage(0) | {"docid": docid} for docid in (7, "007", "7.0", 0, -1, 10**30)]
     )
@@ -205,7 +205,7 @@ def test_integer_ids_become_strings_and_leading_zeros_stay(tmp_path):
     assert 'row 2: docid "7" is also in an earlier row' in message_of(open_corpus, str(clash))
 
 
-def test_a_missing_or_null_title_is_empty_and_other_fields_are_left_out(tmp_path):
+def test_a_missing_title_is_empty_and_other_fields_are_dropped(tmp_path):
     rows = [{"docid": "a", "text": "x", "url": "u"}, {"docid": "b", "text": "", "title": None}]
     file = write_jsonl(tmp_path / "c.jsonl", rows)
     assert list(open_corpus(str(file)).rows) == [
@@ -220,7 +220,7 @@ def test_missing_or_null_answers_are_none(tmp_path):
 
 
 def three_forms(folder, rows):
-    """The rows as JSON Lines, the same compressed, and Parquet."""
+    """Write the rows as JSON Lines, compressed JSON Lines and Parquet."""
     table = folder / "rows.parquet"
     parquet.write_table(pa.Table.from_pylist(rows), table, row_group_size=7)
     return [write_jsonl(folder / "rows.jsonl", rows), write_jsonl(folder / "rows.jsonl.gz", rows), table]
@@ -229,7 +229,7 @@ def three_forms(folder, rows):
 @pytest.mark.parametrize(
     ("opening", "row"), [(open_corpus, passage), (open_queries, question), (open_training, training_row)]
 )
-def test_parquet_and_json_lines_give_the_same_rows_and_fingerprint(tmp_path, opening, row):
+def test_parquet_and_json_lines_give_the_same_source(tmp_path, opening, row):
     sources = [opening(str(file)) for file in three_forms(tmp_path, [row(i) for i in range(30)])]
     assert sources[0].rows.to_list() == sources[1].rows.to_list() == sources[2].rows.to_list()
     assert len({source.fingerprint for source in sources}) == 1
@@ -237,14 +237,14 @@ def test_parquet_and_json_lines_give_the_same_rows_and_fingerprint(tmp_path, ope
 
 @settings(max_examples=40, deadline=None)
 @given(texts=st.lists(st.tuples(st.text(max_size=8), st.text(max_size=20)), min_size=1, max_size=8))
-def test_any_unicode_text_comes_out_as_it_went_in(tmp_path_factory, texts):
+def test_any_unicode_text_is_preserved(tmp_path_factory, texts):
     rows = [{"docid": f"{i}é", "title": title, "text": text} for i, (title, text) in enumerate(texts)]
     sources = [open_corpus(str(file)) for file in three_forms(tmp_path_factory.mktemp("any"), rows)]
     assert all(source.rows.to_list() == rows for source in sources)
     assert len({source.fingerprint for source in sources}) == 1
 
 
-def test_integer_ids_of_parquet_become_strings_and_null_ids_are_named(tmp_path):
+def test_parquet_integer_ids_become_strings_and_null_is_named(tmp_path):
     file = tmp_path / "c.parquet"
     parquet.write_table(pa.table({"docid": pa.array([1, 2]), "text": ["x", "y"]}), file)
     assert open_corpus(str(file)).rows["docid"] == ["1", "2"]
@@ -275,4 +275,4 @@ def test_nq_mini_opens_row_for_row():
                 assert opened[column] == [row.get(column) or type(opened[0][column])() for row in rows]
         for column in {"positives", "negatives"} & set(opened.column_names):
             docids = [[passage["docid"] for passage in row[renamed[column]]] for row in rows]
-            assert [[passage["docid"] for passage in held] for held in opened[column]] == docids
+            assert [[passage["docid"] for passage in item] for item in opened[column]] == docids

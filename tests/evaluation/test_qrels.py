@@ -107,7 +107,7 @@ def test_ties_that_change_a_measure_come_with_the_value_of_trec_eval(qrels, doci
     assert result.values == pytest.approx(naive(qrels, docids, list(docids), [1, 5]), abs=1e-9)
 
 
-def test_ties_are_those_of_float32_and_docids_compare_by_their_bytes():
+def test_docids_of_equal_scores_compare_by_their_code_points():
     result = judged({"q": {"é": 1}}, {"q": ["z", "é", "😀"]}, scores={"q": [1.0, 1.0, 0.5]})
     assert result.ties == {"Success@1": [0, 1], "RR": [0.5, 1], "nDCG@10": [pytest.approx(0.63093, abs=1e-5), 1]}
     assert not judged({"q": {"é": 1}}, {"q": ["é", "z"]}, scores={"q": [1.0, 1.0]}).ties
@@ -135,10 +135,10 @@ def test_one_short_ranking_of_thousands_is_counted_not_fatal():
     result = judged(qrels, docids, qids=docids, topk=[1, 3], corpus_rows=9)
     assert result.values["Success@3"] == result.values["RR"] == 1998 / 2000
     assert result.undecided["Success@3"] == 2
-    docids["q9"] = ["b"]
+    docids["q9"] = ["b", "c"]
     result = judged(qrels, docids, qids=docids, topk=[1, 3], corpus_rows=9)
     assert result.left_out["Success@3"] == [1997 / 2000, 1.0]
-    assert result.values["RR@1"] == result.values["Success@1"] == 1997 / 2000
+    assert result.values["RR@2"] == result.values["Success@1"] == 1997 / 2000
 
 
 def test_qrels_are_read_with_any_blanks(tmp_path):
@@ -163,3 +163,8 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "latin").write_bytes(b"q1 0 d\xe9 1\n")
     with pytest.raises(UserError, match="latin, line 1"):
         read_qrels(tmp_path / "latin")
+
+
+def test_judged_questions_that_the_rankings_lack_count_zero():
+    result = judged({"q": {"d": 1}}, {"other": ["d"]}, qids=["q", "other"])
+    assert (result.values, result.questions) == ({"Success@1": 0, "RR": 0, "nDCG@10": 0}, 1)

@@ -72,7 +72,7 @@ def test_without_answers_a_note_replaces_the_table():
     )
 
 
-def test_curves_rise_with_accuracy_and_run_from_the_first_cutoff_to_the_last():
+def test_curves_rise_with_accuracy_over_all_cutoffs():
     root = ElementTree.fromstring(accuracy_curves({"a & <b>": [0.0, 0.5, 1.0], "c": [1.0]}))
     lines = [element for element in root.iter() if element.tag.endswith("polyline")]
     points = [[tuple(map(float, point.split(","))) for point in line.get("points").split()] for line in lines]

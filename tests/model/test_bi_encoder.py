@@ -22,7 +22,7 @@ LENGTHS = {"query_max_length": 8, "passage_max_length": 24}
 
 
 def alone(model, tokenizer, text, max_length):
-    """The first position's vector of one text, by transformers alone."""
+    """Return the first position's hidden state of one text, computed by transformers."""
     with torch.no_grad():
         return model.eval()(
             **tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt", return_token_type_ids=False)
@@ -53,7 +53,7 @@ def test_a_batch_embeds_as_each_text_alone_in_transformers(tmp_path, kind, tied)
         torch.testing.assert_close(ours, expected, rtol=0, atol=3e-6)
 
 
-def test_untied_encoders_from_one_model_begin_equal_and_share_nothing(tmp_path):
+def test_untied_encoders_start_equal_and_share_nothing(tmp_path):
     bi_encoder = load_model(save_model(tmp_path / "model"), tied=False, projection_dim=5, **LENGTHS)
     query, passage = bi_encoder.query.state_dict(), bi_encoder.passage.state_dict()
     assert all(torch.equal(query[name], passage[name]) for name in query)
@@ -77,7 +77,7 @@ def _batch(bi_encoder):
 
 @pytest.mark.parametrize(("kind", "longest"), [("bert", 40), ("roberta", 38), ("distilbert", 40)])
 @pytest.mark.parametrize("side", ["query", "passage"])
-def test_lengths_reach_to_the_last_position_and_not_beyond(tmp_path, kind, longest, side):
+def test_lengths_may_use_every_position_but_no_more(tmp_path, kind, longest, side):
     folder = save_model(tmp_path / "model", kind)
     bi_encoder = load_model(folder, **{**LENGTHS, f"{side}_max_length": longest})
     batch = (queries if side == "query" else passages)(bi_encoder.inputs, TEXTS)
@@ -121,7 +121,7 @@ def test_a_left_padding_tokenizer_pads_right(tmp_path):
     torch.testing.assert_close(ours, expected, rtol=0, atol=3e-6)
 
 
-def test_padding_and_truncation_within_the_tokenizer_file_do_not_count(tmp_path):
+def test_padding_and_truncation_in_tokenizer_json_are_ignored(tmp_path):
     plain, built_in = save_model(tmp_path / "plain"), save_model(tmp_path / "built_in")
     tokenizer = json.loads((built_in / "tokenizer.json").read_text())
     tokenizer["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
@@ -143,7 +143,7 @@ def test_a_folder_without_a_tokenizer_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("with_projection", [False, True])
-def test_a_sentence_transformers_folder_embeds_as_there(tmp_path, with_projection):
+def test_a_sentence_transformers_folder_embeds_alike(tmp_path, with_projection):
     folder = save_model(tmp_path / "plain")
     modules = [Transformer(str(folder), max_seq_length=24), Pooling(16, pooling_mode="mean")]
     if with_projection:
@@ -158,13 +158,13 @@ def test_a_sentence_transformers_folder_embeds_as_there(tmp_path, with_projectio
 
 
 def tevatron(folder):
-    """An untied folder as Tevatron writes it: no config in the root, no tokenizer beside the weights."""
+    """Save an untied folder as Tevatron does, without config in the root and without tokenizers beside the weights."""
     save_transformer(folder / "query_model", seed=1)
     save_transformer(folder / "passage_model", seed=2)
     return save_tokenizer(folder)
 
 
-def test_an_untied_tevatron_folder_gives_each_side_its_own_model(tmp_path):
+def test_an_untied_tevatron_folder_has_a_model_per_side(tmp_path):
     tokenizer = tevatron(tmp_path / "model")
     for part, ours, length in zip(
         ("query_model", "passage_model"),
@@ -177,7 +177,7 @@ def test_an_untied_tevatron_folder_gives_each_side_its_own_model(tmp_path):
         torch.testing.assert_close(ours, expected, rtol=0, atol=3e-6)
 
 
-def test_two_models_in_a_folder_are_not_taken_for_a_tied_one(tmp_path):
+def test_a_folder_with_two_models_is_refused_as_tied(tmp_path):
     tevatron(tmp_path / "model")
     assert refusal(tmp_path / "model", tied=True).startswith(
         f"tied: {tmp_path / 'model'} has two encoders, query_model and passage_model. Set `tied`=false"
@@ -185,7 +185,7 @@ def test_two_models_in_a_folder_are_not_taken_for_a_tied_one(tmp_path):
 
 
 @pytest.mark.parametrize("dim", [None, 5])
-def test_a_pickled_projection_is_neither_left_out_nor_made_up(tmp_path, dim):
+def test_a_pickled_projection_is_refused(tmp_path, dim):
     (save_model(tmp_path / "model") / "pooler.pt").write_bytes(b"pickle")
     assert f"{tmp_path}/model/pooler.pt is a pickle" in refusal(tmp_path / "model", projection_dim=dim)
 
@@ -222,7 +222,7 @@ def test_weights_in_a_pickle_are_refused(tmp_path):
     )
 
 
-def test_missing_weights_are_named_and_a_missing_pooler_does_not_matter(tmp_path):
+def test_missing_weights_are_named_except_a_pooler(tmp_path):
     folder = save_model(tmp_path / "model")
     weights = {n: w for n, w in load_file(folder / "model.safetensors").items() if not n.startswith("pooler.")}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -237,18 +237,18 @@ def test_missing_weights_are_named_and_a_missing_pooler_does_not_matter(tmp_path
 @pytest.mark.parametrize(
     "name", ["no-such-model", "no-such/model", "runs/nq/model", "./nowhere", "/nowhere/model", "~/nowhere"]
 )
-def test_a_name_that_is_nowhere_is_named(name):
+def test_a_name_that_does_not_exist_is_named(name):
     assert refusal(name).startswith(f"name_or_path: {name} is not a folder with a model, and the hub does not")
 
 
 @pytest.mark.parametrize("config", ["{", "{}", '{"model_type": "bert", "hidden_size": 64}'])
-def test_a_config_that_does_not_fit_is_told_of_its_folder(tmp_path, config):
+def test_a_config_that_does_not_fit_is_named(tmp_path, config):
     folder = save_model(tmp_path / "model")
     (folder / "config.json").write_text(config)
     assert refusal(folder).startswith(f"name_or_path: the model in {folder} cannot be loaded from config.json")
 
 
-def test_a_folder_in_the_home_folder_is_found(tmp_path, monkeypatch):
+def test_a_tilde_means_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = save_model(tmp_path / "model")
     assert load_model("~/model", **LENGTHS).fingerprint() == load_model(folder, **LENGTHS).fingerprint()

@@ -43,7 +43,7 @@ def refusal(folder, **arguments):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """The files of a folder of ours, and the folder."""
+    """A folder that we saved, and the content of its files."""
     folder = tmp_path_factory.mktemp("saved") / "model"
     base = save_model(tmp_path_factory.mktemp("base"))
     save_bi_encoder(load_model(base, projection_dim=4, passage_max_length=24), folder)
@@ -110,6 +110,13 @@ def test_any_value_may_be_nonsense(saved, data, name, new, delete):
     content = json.loads(saved[1][name])
     path = data.draw(st.sampled_from([path for path in paths(content) if path]))
     load_or_refuse(saved, name, json.dumps(changed(content, path, new, delete)).encode())
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "vocab_size", "hidden_size", "max_position_embeddings"])
+def test_a_huge_size_is_refused_at_once(saved, key):
+    for size in (1 << 20, 1 << 40, 1 << 70):
+        config = json.loads(saved[1]["config.json"]) | {key: size}
+        assert "config.json" in load_or_refuse(saved, "config.json", json.dumps(config).encode())
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
@@ -212,7 +219,7 @@ class Tokenizer(BertTokenizerFast):
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("model_type", ["harm", "bert"])
-def test_code_in_a_folder_does_not_run_whatever_is_on_stdin(tmp_path, file, model_type):
+def test_code_in_a_folder_never_runs(tmp_path, file, model_type):
     folder, marker = save_model(tmp_path / "model"), tmp_path / "marker"
     (folder / "code.py").write_text(CODE.format(marker=str(marker)))
     described = json.loads((folder / file).read_text())

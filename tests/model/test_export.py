@@ -74,9 +74,7 @@ def test_a_saved_model_embeds_alike_here_and_in_sentence_transformers(
 
 
 @pytest.mark.parametrize(("query_length", "passage_length"), [(4, 24), (24, 4), (12, 12), (40, 8)])
-def test_sentence_transformers_cuts_a_tied_models_texts_at_their_own_lengths(
-    make, tmp_path, query_length, passage_length
-):
+def test_a_tied_model_keeps_both_lengths_in_other_libraries(make, tmp_path, query_length, passage_length):
     made = make(query_max_length=query_length, passage_max_length=passage_length)
     save_bi_encoder(made, tmp_path / "model")
     assert len(list((tmp_path / "model").rglob("*.safetensors"))) == 1, "the weights are saved once"
@@ -182,7 +180,7 @@ def test_a_missing_weight_is_named(make, tmp_path, tied):
 
 
 @pytest.mark.parametrize("part", ["", "query_model", "passage_model"])
-def test_a_missing_or_damaged_projection_of_our_folder_is_an_error(make, tmp_path, part):
+def test_a_missing_or_damaged_projection_is_an_error(make, tmp_path, part):
     save_bi_encoder(make(tied=part == "", projection_dim=12), tmp_path / "model")
     file = tmp_path / "model" / part / "2_Dense" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-4])

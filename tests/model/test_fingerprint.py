@@ -1,4 +1,4 @@
-"""The fingerprint of a model covers all that changes embeddings, and stays when it is saved, loaded or used."""
+"""The fingerprint covers everything that changes embeddings, and saving, loading and using keep it."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def fingerprint(folder, **arguments):
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_of_a_model_its_saved_folder_and_a_copy_of_its_source_is_the_same(tmp_path, kind, tied):
+def test_saving_and_copying_keep_the_fingerprint(tmp_path, kind, tied):
     source = save_model(tmp_path / "source", kind)
     made = load_model(source, tied=tied, **LENGTHS)
     before = made.fingerprint()
@@ -58,7 +58,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changes_with_config_and_tokenizer(tmp_path, change):
+def test_config_and_tokenizer_change_the_fingerprint(tmp_path, change):
     folder = save_model(tmp_path / "model")
     before = fingerprint(folder)
     CHANGES[change](folder)

@@ -1,4 +1,4 @@
-"""Adapters: what is trained, and that the exported model is a plain one that embeds as the trained one did."""
+"""Adapters: which weights are trained, and that the exported model embeds alike without adapters."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ LORA = {"r": 2, "alpha": 4, "dropout": 0.1, "target_modules": ["query", "value"]
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_export_is_plain_and_embeds_as_the_trained_model(tiny_model, tmp_path, tied):
+def test_the_export_has_no_adapters_and_embeds_alike(tiny_model, tmp_path, tied):
     bi_encoder = load_model(tiny_model, tied=tied, lora=LORA)
     torch.manual_seed(1)
     for name, parameter in bi_encoder.named_parameters():
@@ -45,14 +45,14 @@ def test_the_export_is_plain_and_embeds_as_the_trained_model(tiny_model, tmp_pat
         ({"target_modules": ["nowhere"]}, "lora.target_modules: ['nowhere'] names no layers of BertModel."),
     ],
 )
-def test_settings_that_cannot_work_are_told(tiny_model, change, message):
+def test_impossible_adapter_settings_are_named(tiny_model, change, message):
     with pytest.raises(UserError) as caught:
         load_model(tiny_model, lora=LORA | change)
     assert str(caught.value).startswith(message)
 
 
-def test_encoding_takes_the_exported_model_as_it_is(command, settings, tmp_path):
-    """The same experiment trains and encodes: adapters are not put in again, which would change the fingerprint."""
+def test_encoding_adds_no_adapters_to_an_exported_model(command, settings, tmp_path):
+    """The same experiment trains and encodes, and new adapters would change the fingerprint."""
     lora = ["model/lora=default", "model.lora.r=2"]
     for name, options in (
         ("train", lora),

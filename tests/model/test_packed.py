@@ -1,4 +1,4 @@
-"""Packed sequences: the embeddings of padded batches, whatever lies beside a sequence."""
+"""Packed sequences have the embeddings of padded batches, whatever their neighbours."""
 
 import copy
 import logging
@@ -56,7 +56,7 @@ def packed(encoder, ids, device="cpu"):
 
 @pytest.mark.parametrize("pooling", POOLING)
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_embeddings_are_those_of_a_padded_batch(kind, pooling):
+def test_packed_and_padded_embeddings_are_equal(kind, pooling):
     encoder, ids = make_encoder(kind, pooling=pooling), draw_ids([2, LONGEST, 17, 2, 90, 33])
     expected = padded(encoder, ids)
     assert expected.std() > 0.1
@@ -70,7 +70,7 @@ def test_embeddings_are_those_of_a_padded_batch(kind, pooling):
     st.sampled_from([None, 7]),
     st.booleans(),
 )
-def test_any_lengths_pooling_projection_and_norm(lengths, pooling, projection_dim, normalize):
+def test_packing_works_for_any_lengths_and_settings(lengths, pooling, projection_dim, normalize):
     encoder = make_encoder(pooling=pooling, projection_dim=projection_dim, normalize=normalize)
     found = packed(encoder, draw_ids(lengths))
     assert found.shape == (len(lengths), encoder.dim)
@@ -78,7 +78,7 @@ def test_any_lengths_pooling_projection_and_norm(lengths, pooling, projection_di
 
 
 @pytest.mark.parametrize("pooling", POOLING)
-def test_bf16_differs_from_padding_no_more_than_from_float32(pooling):
+def test_packing_in_bf16_adds_no_more_than_rounding(pooling):
     encoder, ids = make_encoder(pooling=pooling), draw_ids([2, LONGEST, 17, 90])
     exact, half = padded(encoder, ids), copy.deepcopy(encoder).to(torch.bfloat16)
     found = packed(half, ids)
@@ -95,7 +95,7 @@ def test_sequences_do_not_see_their_neighbours():
     torch.testing.assert_close(elsewhere[1], alone[0], rtol=0, atol=1e-6)
 
 
-def test_an_encoder_that_cannot_pack_stays_padded_and_says_why_once(caplog):
+def test_an_encoder_that_cannot_pack_says_why_once(caplog):
     caplog.set_level(logging.INFO)
     encoder = make_encoder().to("meta")
     assert packed_if_supported(encoder) is packed_if_supported(encoder) is encoder

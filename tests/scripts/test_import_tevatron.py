@@ -1,4 +1,4 @@
-"""Tevatron v1 folders and pickles become a run folder that encodes as Tevatron did; other pickles are not read."""
+"""Tevatron v1 folders and pickles become a run folder with equal embeddings; other pickles are refused."""
 
 import json
 import pickle
@@ -23,7 +23,7 @@ TEXTS = [passage(i)["text"] for i in range(5)]
 
 @pytest.fixture(scope="module")
 def tevatron(tiny_model, tmp_path_factory):
-    """Makes folders as Tevatron's `save` leaves them: weights and pooler as pickles, the tokenizer in the root."""
+    """A function that saves folders as Tevatron does: weights and pooler are pickles, the tokenizer is in the root."""
 
     def make(*, untied=False, pooler=None):
         folder = tmp_path_factory.mktemp("tevatron")
@@ -47,7 +47,7 @@ def tevatron(tiny_model, tmp_path_factory):
 
 
 def as_tevatron(folder, side):
-    """Embeddings of `TEXTS` by plain transformers: position 0, then the side's linear layer, then the norm."""
+    """Return embeddings of `TEXTS` by plain transformers: position 0, the side's linear layer, the norm."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(
         folder / f"{side}_model" if (folder / f"{side}_model").exists() else folder
@@ -82,7 +82,7 @@ def as_imported(bi_encoder, side):
         (True, {"tied": False, "normalize": True}),
     ],
 )
-def test_an_imported_model_embeds_as_tevatron_s(tevatron, tmp_path, untied, pooler):
+def test_an_imported_model_embeds_as_tevatron_does(tevatron, tmp_path, untied, pooler):
     folder = tevatron(untied=untied, pooler=pooler)
     out = succeed(run_script("import_tevatron", folder, tmp_path / "run", "--passage-max-length", "40"))
     tied = not untied and (pooler is None or pooler["tied"])
@@ -98,15 +98,15 @@ def test_an_imported_model_embeds_as_tevatron_s(tevatron, tmp_path, untied, pool
     assert not list((tmp_path / "run").rglob("*.pt"))
 
 
-def test_what_is_no_model_of_tevatron_s_is_refused(tevatron, tmp_path):
+def test_a_folder_without_a_tevatron_model_is_refused(tevatron, tmp_path):
     folder = tevatron(pooler={"tied": True})
     weights = torch.load(folder / "pooler.pt", weights_only=True)
     run = tmp_path / "run"
-    assert "absent is no folder" in mistake(run_script("import_tevatron", tmp_path / "absent", run))
+    assert "absent is not a folder" in mistake(run_script("import_tevatron", tmp_path / "absent", run))
     for broken, message in (
-        ({"linear_q.weight": weights["linear_q.weight"]}, r"pooler.pt holds {'linear_q.weight': [6, 32]} where"),
-        ({**weights, "linear_p.bias": torch.zeros(7)}, "Give pooler and model of one training"),
-        ({"linear_q": Harm(tmp_path / "harm")}, "pooler.pt holds more than weights"),
+        ({"linear_q.weight": weights["linear_q.weight"]}, r"pooler.pt has {'linear_q.weight': [6, 32]} instead of"),
+        ({**weights, "linear_p.bias": torch.zeros(7)}, "Use pooler and model of one training"),
+        ({"linear_q": Harm(tmp_path / "harm")}, "pooler.pt contains more than weights"),
     ):
         torch.save(broken, folder / "pooler.pt")
         assert message in mistake(run_script("import_tevatron", folder, run))
@@ -119,7 +119,7 @@ def test_what_is_no_model_of_tevatron_s_is_refused(tevatron, tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_model_that_is_there_stays(tevatron, tmp_path):
+def test_an_existing_model_is_not_replaced(tevatron, tmp_path):
     first, second = tevatron(), tevatron(untied=True)
     succeed(run_script("import_tevatron", first, tmp_path / "run"))
     before = load_bi_encoder(tmp_path / "run" / "model").fingerprint()
@@ -132,7 +132,7 @@ def test_a_model_that_is_there_stays(tevatron, tmp_path):
 
 
 class Harm:
-    """Unpickled, makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -143,7 +143,7 @@ class Harm:
 
 @pytest.fixture
 def embeddings(tevatron, tmp_path):
-    """A model, a corpus of 11 passages, and 3 pickles of its embeddings, dealt out in turn as `datasets` 1.17 did."""
+    """A model, a corpus of 11 passages and 3 pickles of its embeddings, sharded in turn as by `datasets` 1.17."""
     write_jsonl(tmp_path / "corpus.jsonl", [passage(i) for i in range(11)])
     array = np.random.default_rng(3).normal(size=(11, 32)).astype(np.float32)
     pickles = []
@@ -159,7 +159,7 @@ def run_import(tmp_path, model, pickles, *options):
     return run_script("import_tevatron", model, tmp_path / "run", *arguments)
 
 
-def test_embeddings_come_back_in_the_order_of_the_data(embeddings, tmp_path):
+def test_embeddings_are_imported_in_the_order_of_the_data(embeddings, tmp_path):
     model, pickles, array = embeddings
     out = succeed(run_import(tmp_path, model, reversed(pickles)))
     assert out.splitlines()[1] == f"{tmp_path}/run/embeddings/passage: 11 embeddings in 2 files"
@@ -172,7 +172,7 @@ def test_embeddings_come_back_in_the_order_of_the_data(embeddings, tmp_path):
 
 
 @pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
-def test_query_embeddings_of_any_protocol_of_python_3_are_imported(tevatron, tmp_path, protocol):
+def test_query_embeddings_of_any_pickle_protocol_are_imported(tevatron, tmp_path, protocol):
     write_jsonl(tmp_path / "corpus.jsonl", [question(i) for i in range(4)])
     array = np.arange(128, dtype=np.float16).reshape(4, 32)
     (tmp_path / "q.pkl").write_bytes(pickle.dumps((array, [f"q{i}" for i in range(4)]), protocol=protocol))
@@ -202,9 +202,7 @@ def test_query_embeddings_of_any_protocol_of_python_3_are_imported(tevatron, tmp
         ((np.zeros((1, 32), np.float32), ["d2"]), "d5 (2 ids in total) is in none of the pickles"),
     ],
 )
-def test_pickles_that_do_not_hold_the_embeddings_are_refused_without_running_them(
-    embeddings, tmp_path, content, message
-):
+def test_pickles_of_other_content_are_refused_and_never_run(embeddings, tmp_path, content, message):
     model, pickles, _ = embeddings
     harm = tmp_path / "harm"
     (tmp_path / "x.pkl").write_bytes(pickle.dumps((Harm(harm), ["d2"]) if content == "harm" else content))
@@ -217,7 +215,7 @@ def test_pickles_that_do_not_hold_the_embeddings_are_refused_without_running_the
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
 
 
-def test_a_pickle_in_the_place_of_the_model_is_refused_with_the_reason(embeddings, tmp_path):
+def test_a_pickle_given_as_model_is_refused_with_the_reason(embeddings, tmp_path):
     _, pickles, _ = embeddings
     message = mistake(run_script("import_tevatron", pickles[0], tmp_path / "run"))
     assert "might run code when read" in message
