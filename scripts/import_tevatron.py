@@ -28,7 +28,7 @@ from dpr_lightning.model.export import save_bi_encoder
 from dpr_lightning.model.settings import Settings
 from dpr_lightning.run_dir import RunDir
 
-_ROWS_AT_ONCE = 16_384
+_CHUNK = 16_384
 
 
 def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
@@ -40,12 +40,7 @@ def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
     ids, count = list(source.rows["query_id" if is_query else "docid"]), 1 if is_query else args.num_shards
     with tempfile.TemporaryDirectory(dir=args.run_dir) as scratch:
         array = gather_rows(args.embeddings, ids, Path(scratch) / "rows")
-        form = {
-            "dim": array.shape[1],
-            "dtype": array.dtype.name,
-            "chunk_size": _ROWS_AT_ONCE,
-            "overwrite": args.overwrite,
-        }
+        form = {"dim": array.shape[1], "dtype": array.dtype.name, "overwrite": args.overwrite}
         for shard in range(count):
             rows = shard_rows(shard, count, len(ids))
             identity = Identity(
@@ -60,9 +55,9 @@ def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
                 data_fingerprint=source.fingerprint,
             )
             path = run.query_embeddings(args.split) if is_query else run.passage_shard(shard, count)
-            with EmbeddingWriter(path, identity, ids[rows.start : rows.stop], **form) as writer:
-                for first in range(rows.start + writer.done, rows.stop, _ROWS_AT_ONCE):
-                    writer.append(array[first : min(first + _ROWS_AT_ONCE, rows.stop)])
+            with EmbeddingWriter(path, identity, ids[rows.start : rows.stop], chunk_size=_CHUNK, **form) as writer:
+                for first in range(rows.start + writer.done, rows.stop, _CHUNK):
+                    writer.append(array[first : min(first + _CHUNK, rows.stop)])
                 writer.finish()
     return f"{path.parent}: {len(ids):,} embeddings in {count} files"
 
