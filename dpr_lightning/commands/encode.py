@@ -22,9 +22,9 @@ def encode(config: Config) -> str:
     if shard is not None and config["devices"] != 1:
         raise UserError(f"devices: {config['devices']} is for all shards, not for shard={shard}. Leave one out.")
     devices = find_devices(1) if side == "query" else config.call(find_devices, "")
-    name = f"queries.{split}" if side == "query" else "corpus"
+    key = f"data.queries.{split}" if side == "query" else "data.corpus"
     open_source = open_queries if side == "query" else open_corpus
-    source = config.call(open_source, "data", keys={"files": f"data.{name}"}, name="files")
+    source = config.call(open_source, "data", keys={"files": key}, name=key)
     bi_encoder = config.call(
         load_bi_encoder,
         "model",

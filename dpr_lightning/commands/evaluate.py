@@ -15,8 +15,8 @@ def evaluate(config: Config) -> str:
 
     run, split = RunDir(Path(config["run_dir"])), config["split"]
     config.keys |= {"queries": f"data.queries.{split}", "corpus": "data.corpus"}
-    queries = config.call(open_queries, "data", keys={"files": f"data.queries.{split}"}, name="files")
-    corpus = config.call(open_corpus, "data", keys={"files": "data.corpus"}, name="files")
+    queries = config.call(open_queries, "data", keys={"files": config.keys["queries"]}, name=config.keys["queries"])
+    corpus = config.call(open_corpus, "data", keys={"files": "data.corpus"}, name="data.corpus")
     evaluation = config.call(
         stage.evaluate,
         "data",
