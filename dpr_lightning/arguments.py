@@ -67,7 +67,8 @@ class Arguments:
         try:
             yield
         except UserError as error:
-            raise UserError(with_keys(str(error), keys)) from error.__cause__
+            error.args = (with_keys(str(error), keys),)
+            raise
 
     def message(self, error: Exception) -> str:
         """Return the message of an error, with the key of every argument of any earlier call."""

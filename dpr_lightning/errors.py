@@ -50,7 +50,8 @@ def error_prefix(name: str) -> Iterator[None]:
     except UserError as error:
         argument = str(error).partition(":")[0]
         message = str(error).replace(f"`{argument}`", f"`{name}.{argument}`")
-        raise UserError(f"{name}.{message}") from error.__cause__
+        error.args = (f"{name}.{message}",)
+        raise
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ def evaluate(config: Config) -> str:
         corpus=corpus,
         keys={"qrels": f"data.qrels.{split}"},
     )
-    table = accuracy_table(config["name"], evaluation.metrics, config["data.published"])
+    table = config.call(accuracy_table, "data", name=config["name"], metrics=evaluation.metrics)
     return f"{table}\n{evaluation.summary}"
 
 
