@@ -159,8 +159,8 @@ def this_command(module: str, folder: str, *overrides: str) -> list[str]:
 def training_run(config: Config) -> RunDir:
     """Return the run folder of a training: `run_dir`, or in a sweep a subfolder that names what the job varies.
 
-    In a sweep, `run_dir` becomes that subfolder, and `sys.argv` becomes the command line of this one job: Lightning starts the processes of the other
-    devices with it, and these must not start the sweep again.
+    In a sweep, `run_dir` becomes that subfolder, and `sys.argv` becomes the command line of this one job: Lightning
+    starts the processes of the other devices with it, and these must not start the sweep again.
     """
     job = HydraConfig.get()
     folder = Path(config["run_dir"])
