@@ -13,6 +13,9 @@ from dpr_lightning.errors import UserError
 
 _MULTIRUN = ("-m", "--multirun")
 _GROUPS = ("experiment", "data", "model", "model/lora", "loss", "optimizer", "scheduler", "trainer", "logger")
+_ADDED_KEY = re.compile(
+    r"\+{1,2}((?:model|encode|ann|grad_cache|checkpoint|early_stopping|data)\.(?!queries\.|qrels\.)[^=]*)="
+)
 _TEXT_KEYS = re.compile(
     r"\+{0,2}(?:name|run_dir|model_dir|run_file|split|index|data\.(?:train|dev|corpus)|data\.(?:queries|qrels)\.[^=]+|"
     r"model\.(?:name_or_path|separator))"
@@ -33,6 +36,9 @@ def hydra_words(words: list[str]) -> list[str]:
     sweep = any(word in _MULTIRUN for word in words)
     words = [_quote_text(word, sweep) for word in words]
     words = [re.sub(r"^(data\.(?:queries|qrels)\.)", r"++\1", word) for word in words]
+    for word in words:
+        if added := _ADDED_KEY.match(word):
+            raise UserError(f"{added[1]}: there is no such config key. See `--cfg job` for all keys.")
     overrides = [_parse(word) for word in words if "=" in word and not word.startswith("-")]
     if not sweep:
         return words

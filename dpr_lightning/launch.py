@@ -72,7 +72,9 @@ class Config(Arguments):
         Raises:
             UserError: An argument that the target refuses, now or when the function is called; the message names `key`.
         """
-        values = {**self.select(key), **given}
+        if not isinstance(group := self.select(key), Mapping) or "_target_" not in group:
+            raise UserError(f"{key}: {group!r} is not a group of keys with a `_target_`. Choose an option of {key}.")
+        values = {**group, **given}
         keys = {name: f"{key}.{name}" for name in values}
         self.keys = {**keys, **self.keys}
         with config_errors(key), self.named(keys):
@@ -236,4 +238,6 @@ def _message(error: Exception, config: Config) -> str:
         return f"{group}={option}: there is no such option. Set {group} to one of: {', '.join(error.options)}."
     if unknown := re.match(r"Could not override '([^']+)'\.", str(error)):
         return f"{unknown[1]}: there is no such config key. See `--cfg job` for all keys."
+    if unmerged := re.match(r"Error merging override (?:\+\+)?([^=]+)=", str(error)):
+        return f"{unmerged[1]}: it is a group of keys, which this value cannot replace. Set its keys."
     return config.message(error)

@@ -76,6 +76,15 @@ CONFIG_MISTAKES = [
     ("trainer.devices=abc", "trainer: ", "devices"),
     ("trainer.strategy=abc", "trainer: ", "strategy='abc'"),
     ("+trainer.epochs=3", "trainer: ", "epochs"),
+    ("trainer.val_check_interval=1000", "trainer: ", "val_check_interval", "1000"),
+    ("trainer.strategy=ddp_spawn", "trainer.strategy: processes that are spawned cannot", "ddp"),
+    ("+model.dropout=0.1", "model.dropout: there is no such config key"),
+    ("+encode.batch_size=8", "encode.batch_size: there is no such config key"),
+    ("data=0", "data=0: there is no such option"),
+    ("logger.csv=3", "logger.csv: 3 is not a group of keys"),
+    ("data.qrels=[1]", "data.qrels: it is a group of keys"),
+    ("model.normalize=[1]", "model.normalize: [1] is not true or false"),
+    ("optimizer=2024", "optimizer=2024: there is no such option"),
     ("logger.csv.folder=3.5", "logger.csv.folder: 3.5 is not text"),
 ]
 
