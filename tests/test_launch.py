@@ -109,7 +109,7 @@ def test_hydra_full_error_gives_the_traceback(command, settings, monkeypatch):
     assert [entry.name for entry in raised.traceback][-2:] == ["check_positive", "check_at_least"]
 
 
-def test_each_training_of_a_sweep_has_a_run_folder_that_later_commands_take(command, settings, tmp_path):
+def test_later_commands_take_the_run_folders_of_a_sweep(command, settings, tmp_path):
     code, _, err = command("train", *settings, "optimizer.lr=1e-5,2e-5", "-m")
     assert (code, err) == (0, "")
     folders = [tmp_path / "run" / f"optimizer.lr-{lr}" for lr in ("1e-05", "2e-05")]

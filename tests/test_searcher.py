@@ -118,7 +118,7 @@ def test_importing_the_package_does_not_import_torch():
 def test_ask_shows_scores_docids_and_passages(run_dir, corpus, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
     text = QUESTIONS[1]["query"]
-    out = succeed(run_script("ask", run_dir, text, "--corpus", corpus, "--depth", "2"))
+    out = assert_succeeds(run_script("ask", run_dir, text, "--corpus", corpus, "--depth", "2"))
     (found,) = dpr_lightning.Searcher(run_dir, corpus=corpus).search([text], depth=3)
     assert out.splitlines()[0].strip() == text
     for docid, score, row in list(zip(found.docids, found.scores, found.passages, strict=True))[:2]:
@@ -134,7 +134,7 @@ def test_ask_searches_with_an_index(indexed, corpus, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
     text = QUESTIONS[1]["query"]
     (found,) = dpr_lightning.Searcher(indexed, corpus=corpus, index="IVF4,Flat").search([text], depth=40)
-    out = succeed(run_script("ask", indexed, text, "--corpus", corpus, "--depth", "40", "--index", "IVF4,Flat"))
+    out = assert_succeeds(run_script("ask", indexed, text, "--corpus", corpus, "--depth", "40", "--index", "IVF4,Flat"))
     assert {word for word in out.split() if word[0] == "d" and word[1:].isdigit()} == set(found.docids)
     asked = run_script("ask", indexed, text, "--corpus", corpus, "--index", "SQ8")
     assert "index/SQ8 does not exist" in mistake(asked)

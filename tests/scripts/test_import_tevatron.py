@@ -84,7 +84,7 @@ def as_imported(bi_encoder, side):
 )
 def test_an_imported_model_embeds_as_tevatron_does(tevatron, tmp_path, untied, pooler):
     folder = tevatron(untied=untied, pooler=pooler)
-    out = succeed(run_script("import_tevatron", folder, tmp_path / "run", "--passage-max-length", "40"))
+    out = assert_succeeds(run_script("import_tevatron", folder, tmp_path / "run", "--passage-max-length", "40"))
     tied = not untied and (pooler is None or pooler["tied"])
     assert out == f"{tmp_path}/run/model: {6 if pooler else 32} dimensions, tied: {tied}\n"
     bi_encoder = load_bi_encoder(tmp_path / "run" / "model")
@@ -121,7 +121,7 @@ def test_a_folder_without_a_tevatron_model_is_refused(tevatron, tmp_path):
 
 def test_an_existing_model_is_not_replaced(tevatron, tmp_path):
     first, second = tevatron(), tevatron(untied=True)
-    succeed(run_script("import_tevatron", first, tmp_path / "run"))
+    assert_succeeds(run_script("import_tevatron", first, tmp_path / "run"))
     before = load_bi_encoder(tmp_path / "run" / "model").fingerprint()
     assert "Give --overwrite, or another RUN" in mistake(run_script("import_tevatron", second, tmp_path / "run"))
     other = ["--embeddings", tmp_path / "x.pkl", "--data", tmp_path / "x.jsonl"]
