@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from support.commands import mistake, run_script, succeed
+from support.commands import assert_mistake, assert_succeeds, run_script
 
 from dpr_lightning.evaluation.accuracy import accuracy_at, paired_difference
 from dpr_lightning.retrieval.provenance import file_hash
@@ -72,7 +72,7 @@ def test_runs_of_the_same_name_are_named_by_their_path(tmp_path, hits):
 def test_split_selects_what_is_compared(tmp_path, hits):
     run = write_run(tmp_path / "a", hits["a"], split="dev")
     assert "dev, 80 questions" in assert_succeeds(run_script("compare", run, "--split", "dev"))
-    assert f"{run}/evaluation/test/questions.jsonl does not exist" in mistake(run_script("compare", run))
+    assert f"{run}/evaluation/test/questions.jsonl does not exist" in assert_mistake(run_script("compare", run))
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e", "\r", "\ufeff"])
@@ -91,13 +91,13 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, hits):
     rule = write_run(tmp_path / "rule", hits["b"], answers="regex")
     title = write_run(tmp_path / "title", hits["b"], match_title=True)
     other_k = write_run(tmp_path / "k", hits["b"], topk=(2, 3))
-    assert "differ in question q0" in mistake(run_script("compare", first, fewer))
-    assert "match answers by different rules" in mistake(run_script("compare", first, rule))
-    assert "match answers by different rules" in mistake(run_script("compare", first, title))
-    assert "no common cutoff" in mistake(run_script("compare", first, other_k))
-    assert "is given twice" in mistake(run_script("compare", first, first))
+    assert "differ in question q0" in assert_mistake(run_script("compare", first, fewer))
+    assert "match answers by different rules" in assert_mistake(run_script("compare", first, rule))
+    assert "match answers by different rules" in assert_mistake(run_script("compare", first, title))
+    assert "no common cutoff" in assert_mistake(run_script("compare", first, other_k))
+    assert "is given twice" in assert_mistake(run_script("compare", first, first))
     answers = write_run(tmp_path / "answers", hits["b"], answers_of={"q7": ["b"]})
-    assert "have different answers to question q7" in mistake(run_script("compare", first, answers))
+    assert "have different answers to question q7" in assert_mistake(run_script("compare", first, answers))
 
 
 def test_an_evaluation_older_than_its_ranking_is_refused(tmp_path, hits):
@@ -107,7 +107,7 @@ def test_an_evaluation_older_than_its_ranking_is_refused(tmp_path, hits):
     runs = [write_run(tmp_path / "a", hits["a"], **facts), write_run(tmp_path / "b", hits["b"])]
     assert "top-5" not in assert_succeeds(run_script("compare", *runs))
     ranking.write_text("q0 Q0 d1 1 1 t\n")
-    assert f"{tmp_path}/a/evaluation/test is older than {ranking}" in mistake(run_script("compare", *runs))
+    assert f"{tmp_path}/a/evaluation/test is older than {ranking}" in assert_mistake(run_script("compare", *runs))
     ranking.unlink()
     assert_succeeds(run_script("compare", *runs))
 
@@ -122,4 +122,4 @@ def test_different_corpora_are_reported(tmp_path, hits):
 def test_a_damaged_evaluation_is_named(tmp_path, hits):
     run = write_run(tmp_path / "a", hits["a"])
     (run / "evaluation" / "test" / "metrics.json").write_text("{")
-    assert "metrics.json: damaged" in mistake(run_script("compare", run))
+    assert "metrics.json: damaged" in assert_mistake(run_script("compare", run))

@@ -1,7 +1,7 @@
 """Conversion between ranking formats keeps queries, order and scores."""
 
 import pytest
-from support.commands import mistake, run_script, succeed
+from support.commands import assert_mistake, assert_succeeds, run_script
 
 TREC = "q2 Q0 d1 1 1.5 bm25\nq2 Q0 d2 2 0.1 bm25\nq1 Q0 d3 1 -7.25 bm25\n"
 TEXT = "q2\td1\t1.5\nq2\td2\t0.1\nq1\td3\t-7.25\n"
@@ -40,13 +40,15 @@ def test_mistakes_are_refused_and_nothing_is_written(tmp_path):
     (tmp_path / "in").write_text("q\td\t0\n")
     (tmp_path / "there").write_text("kept")
     out = tmp_path / "out"
-    assert "has rank 0, but ranks start at 1" in mistake(
+    assert "has rank 0, but ranks start at 1" in assert_mistake(
         run_script("convert_run", tmp_path / "in", out, "--to", "trec", "--from-msmarco")
     )
-    assert "--tag: 'a b' contains white space" in mistake(
+    assert "--tag: 'a b' contains white space" in assert_mistake(
         run_script("convert_run", tmp_path / "in", out, "--to", "trec", "--tag", "a b")
     )
-    assert "Give --overwrite" in mistake(run_script("convert_run", tmp_path / "in", tmp_path / "there", "--to", "trec"))
+    assert "Give --overwrite" in assert_mistake(
+        run_script("convert_run", tmp_path / "in", tmp_path / "there", "--to", "trec")
+    )
     assert (tmp_path / "there").read_text() == "kept"
     assert not out.exists()
     assert_succeeds(run_script("convert_run", tmp_path / "in", tmp_path / "there", "--to", "trec", "--overwrite"))
