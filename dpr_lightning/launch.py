@@ -72,7 +72,7 @@ class Config(Arguments):
         Raises:
             UserError: An argument that the target refuses, now or when the function is called; the message names `key`.
         """
-        if not isinstance(group := self.select(key), Mapping) or "_target_" not in group:
+        if not isinstance(group := self.select(key), Mapping) or not isinstance(group.get("_target_"), str):
             raise UserError(f"{key}: {group!r} is not a group of keys with a `_target_`. Choose an option of {key}.")
         values = {**group, **given}
         keys = {name: f"{key}.{name}" for name in values}
