@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +49,24 @@ class Config(Arguments):
         """Return the value under a dotted key."""
         return self.select(key)
 
-    def instantiate(self, key: str, **given: Any) -> Any:
+    def instantiate(self, key: str, *, omit: Collection[str] = (), **given: Any) -> Any:
         """Make the object that a group with `_target_` describes; with `_partial_`, a function that makes it.
 
         Args:
             key: The group.
+            omit: Keys of the group that are not arguments of the target.
             given: Arguments that override or extend those of the config.
 
         Raises:
             UserError: An argument that the target refuses, now or when the function is called; the message names `key`.
         """
-        values = {**self.select(key), **given}
+        configured = {name: value for name, value in self.select(key).items() if name not in omit}
+        values = {**configured, **given}
         keys = {name: f"{key}.{name}" for name in values}
         self._keys = {**keys, **self._keys}
         with config_errors(key), self.named(keys):
             check_types(values, get_object(values["_target_"]), key)
-            instance = instantiate({**self.select(key)}, **given, _convert_="all")
+            instance = instantiate(configured, **given, _convert_="all")
         if not values.get("_partial_"):
             return instance
 
