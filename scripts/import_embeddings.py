@@ -3,10 +3,10 @@
     python scripts/import_embeddings.py RUN FILE... [--model NAME] [--data FILE...] [--num-shards 20]
     python scripts/import_embeddings.py RUN FILE... --side query [--split test] [--model NAME] [--data FILE...]
 
-FILE is `X.npy` with the ids in `X.txt` (one per line), a Parquet file with the columns `id` and `embedding`, or a pickle
-of Tevatron. --model identifies the model that made them: any name, or a path, whose files are hashed; it must be the same
-for passages and queries, and the default is RUN/model. --data is the corpus or the queries that were encoded: the files
-must then have an embedding of every row, in any order. ask.py needs --data, search.py does not.
+FILE is `X.npy` with the ids in `X.txt` (one per line), a Parquet file with the columns `id` and `embedding`, or a
+pickle of Tevatron. --model identifies the model that made them: any name, or a path, whose files are hashed. It must be
+the same for passages and queries; the default is RUN/model. --data is the corpus or the queries that were encoded: the
+files must then have an embedding of every row, in any order. ask.py needs --data, search.py does not.
 """
 
 import argparse

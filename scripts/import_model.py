@@ -2,12 +2,14 @@
 
     python scripts/import_model.py TEVATRON_FOLDER RUN [--passage-max-length 156] [--separator " "]
     python scripts/import_model.py DPR_CHECKPOINT.cp RUN [--base bert-base-uncased]
-    python scripts/import_model.py facebook/dpr-question_encoder-single-nq-base facebook/dpr-ctx_encoder-single-nq-base RUN
+    python scripts/import_model.py QUESTION_ENCODER CONTEXT_ENCODER RUN
 
 Writes RUN/model. Tevatron's folder does not tell lengths and separator: give those of its training if they differ from
 32, 156 and " ". A model of the original DPR has 256 tokens on both sides and encodes title and text as a pair. Its
-checkpoint needs the base model for config and tokenizer: --base, or else the one that the checkpoint names. Folders of
-sentence-transformers and plain Hugging Face models need no import. For embeddings, see import_embeddings.py.
+checkpoint needs the base model for config and tokenizer: --base, or else the one that the checkpoint names. Its
+encoders are folders or hub names such as facebook/dpr-question_encoder-single-nq-base and
+facebook/dpr-ctx_encoder-single-nq-base. Folders of sentence-transformers and plain Hugging Face models need no import.
+For embeddings, see import_embeddings.py.
 """
 
 import argparse

@@ -6,12 +6,10 @@ import struct
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from dpr_lightning.embeddings.file import open_embeddings
 from dpr_lightning.embeddings.shards import ShardedEmbeddings, open_passages
@@ -24,7 +22,13 @@ _ROWS_AT_ONCE = 16_384
 
 
 def export_embeddings(
-    run: RunDir, *, to: str, side: str = "passage", split: str = "test", out: Path | None = None, overwrite: bool = False
+    run: RunDir,
+    *,
+    to: str,
+    side: str = "passage",
+    split: str = "test",
+    out: Path | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Write the embeddings of a run's corpus or queries as one file, and return a line about it.
 

@@ -105,7 +105,8 @@ def _gather(files: Sequence[Path], scratch: Path) -> tuple[NDArray[Any], list[st
                     raise UserError(f"{file} has another dimension or type than {files[0]}. Encode it again.")
                 bad = np.flatnonzero(~np.isfinite(block.array).all(axis=1))
                 if len(bad):
-                    raise UserError(f"{file}: the embedding of {block.ids[int(bad[0])]} is not finite. Encode it again.")
+                    first = block.ids[int(bad[0])]
+                    raise UserError(f"{file}: the embedding of {first} is not finite. Encode it again.")
                 np.ascontiguousarray(block.array).tofile(opened)
                 ids += block.ids
     if shape is None or not ids:

@@ -28,7 +28,7 @@ from dpr_lightning.model.settings import Settings
 _LENGTH = 256
 _FOLDERS = {"question": QUERY_FOLDER, "ctx": PASSAGE_FOLDER}
 _UNUSED = re.compile(r"pooler\.|embeddings\.position_ids$")
-_SUFFIXES = ("model.safetensors", "pytorch_model.bin")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 class _Encoder(NamedTuple):
@@ -74,10 +74,12 @@ def load_fair_checkpoint(file: Path, *, base: str | None = None, **settings: Any
     base = base or dict(_values(state.get("encoder_params"))).get("pretrained_model_cfg")
     if not isinstance(base, str):
         raise UserError(f"{file} does not tell its base model. Give --base, such as bert-base-uncased.")
-    with errors_of(Path(base), f"base model {base}"), errors_about(base, "config.json"):
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    with errors_of(Path(base), f"base model {base}"):
+        tokenizer = load_tokenizer(base, [Path(base)])
+        with errors_about(base, "config.json"):
+            config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     encoders = {side: _Encoder(config, _with_prefix(weights, f"{side}_model.")) for side in _FOLDERS}
-    return _bi_encoder(encoders, load_tokenizer(base, [Path(base)]), f"{file} (base model {base})", settings)
+    return _bi_encoder(encoders, tokenizer, f"{file} (base model {base})", settings)
 
 
 def load_dpr_folders(first: str, second: str, **settings: Any) -> BiEncoder:
@@ -96,9 +98,9 @@ def load_dpr_folders(first: str, second: str, **settings: Any) -> BiEncoder:
         folder = _local_folder(name)
         with errors_about(str(folder), "config.json"):
             config = DPRConfig.from_pretrained(folder)
-        file = next((folder / suffix for suffix in _SUFFIXES if (folder / suffix).exists()), folder / _SUFFIXES[0])
+        file = next((folder / name for name in _WEIGHTS if (folder / name).exists()), folder / _WEIGHTS[0])
         if config.model_type != "dpr" or not file.exists():
-            raise UserError(f"{name} has no weights ({' or '.join(_SUFFIXES)}). Fetch it again.")
+            raise UserError(f"{name} is not a DPR encoder with {' or '.join(_WEIGHTS)}. Give one, or fetch it again.")
         weights = read_weights(file)
         side = next((side for side in _FOLDERS if any(key.startswith(f"{side}_encoder.") for key in weights)), None)
         if side is None:
@@ -169,5 +171,5 @@ def _local_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     with errors_about(name, "the hub"):
-        files = ["config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json", *_SUFFIXES]
+        files = ["config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json", *_WEIGHTS]
         return Path(snapshot_download(name, allow_patterns=files))

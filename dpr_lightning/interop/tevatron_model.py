@@ -45,9 +45,8 @@ def load_tevatron(folder: Path, *, settings: Settings = _DEFAULTS) -> BiEncoder:
         )
     except UserError as error:
         raise UserError(f"{folder / 'pooler_config.json'}: {error}") from error
-    with _without_pickles(folder) as readable:
-        with errors_of(readable, folder):
-            bi_encoder = load_bi_encoder(readable, settings=settings, reads_pooler=True)
+    with _without_pickles(folder) as readable, errors_of(readable, folder):
+        bi_encoder = load_bi_encoder(readable, settings=settings, reads_pooler=True)
     if pooler:
         weights = read_weights(folder / "pooler.pt")
         for side, encoder in (("linear_q", bi_encoder.query), ("linear_p", bi_encoder.passage)):

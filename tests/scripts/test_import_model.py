@@ -192,8 +192,7 @@ def test_two_dpr_encoders_become_an_untied_model(dpr, tiny_model, tmp_path):
     second = tmp_path / "ctx"  # as older folders are: a pickle instead of safetensors
     shutil.copytree(folder / "ctx", second)
     (second / "model.safetensors").unlink()
-    state = {name: weight for name, weight in DPRContextEncoder.from_pretrained(folder / "ctx").state_dict().items()}
-    torch.save(state, second / "pytorch_model.bin")
+    torch.save(DPRContextEncoder.from_pretrained(folder / "ctx").state_dict(), second / "pytorch_model.bin")
     out = succeed(run_script("import_model", second, folder / "question", tmp_path / "run", *LENGTHS))
     dim = len(weights.get("ctx_model.encode_proj.bias", range(32)))
     assert out == f"{tmp_path}/run/model: {dim} dimensions, tied: False, 100 and 100 tokens\n"

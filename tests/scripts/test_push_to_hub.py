@@ -74,7 +74,8 @@ def test_the_upload_is_one_commit_of_all_files(finished_run, monkeypatch):
 
 
 def test_a_wrong_name_a_missing_model_and_no_hub_are_one_line(finished_run):
-    assert "'retriever' is not the name of a repository" in mistake(run_script("push_to_hub", finished_run, "retriever"))
+    unnamed = mistake(run_script("push_to_hub", finished_run, "retriever"))
+    assert "'retriever' is not the name of a repository" in unnamed
     assert "the hub refused the upload" in mistake(run_script("push_to_hub", finished_run, NAME)), "HF_HUB_OFFLINE"
     shutil.rmtree(finished_run / "model")
     assert "has no README.md. Train the model" in mistake(run_script("push_to_hub", finished_run, NAME))
