@@ -99,10 +99,12 @@ def _matrix(file: Path, column: pa.Array) -> NDArray[Any]:
     dim = len(values) // len(column)
     if column.null_count or dim * len(column) != len(values) or any(length != dim for length in _lengths(column)):
         raise UserError(f"{file}: its embeddings have different numbers of dimensions. Write it again.")
-    return values.reshape(len(column), dim).astype(np.float16 if values.dtype == np.float16 else np.float32)
+    matrix: NDArray[Any] = values.reshape(len(column), dim)
+    return matrix.astype(np.float16 if values.dtype == np.float16 else np.float32)
 
 
 def _lengths(column: pa.Array) -> list[int]:
     if pa.types.is_fixed_size_list(column.type):
         return [column.type.list_size]
-    return np.unique(np.diff(column.offsets.to_numpy())).tolist()
+    lengths: list[int] = np.unique(np.diff(column.offsets.to_numpy())).tolist()
+    return lengths

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from transformers import AutoConfig, BertConfig, BertTokenizerFast, DPRConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, BertConfig, BertTokenizer, DPRConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from dpr_lightning.data.tokenizer import PAIR
 from dpr_lightning.errors import UserError
@@ -68,8 +68,8 @@ def load_fair_checkpoint(file: Path, *, base: str | None = None, **settings: Any
     """
     state = read_pickle(file, _ALLOWED)
     weights = state.get("model_dict") if isinstance(state, dict) else None
-    names = list(weights) if isinstance(weights, dict) else []
-    if not all(any(str(name).startswith(f"{side}_model.") for name in names) for side in _FOLDERS):
+    weights = weights if isinstance(weights, dict) else {}
+    if not all(any(str(name).startswith(f"{side}_model.") for name in weights) for side in _FOLDERS):
         raise UserError(f"{file} is not a checkpoint of DPR: it has no `model_dict` with question_model and ctx_model.")
     base = base or dict(_values(state.get("encoder_params"))).get("pretrained_model_cfg")
     if not isinstance(base, str):
@@ -111,7 +111,7 @@ def load_dpr_folders(first: str, second: str, **settings: Any) -> BiEncoder:
     if len(encoders) < len(_FOLDERS):
         raise UserError(f"{first} and {second} are encoders of the same side. Give question and context encoder.")
     with errors_about(str(folders["question"]), "tokenizer.json and vocab.txt"):
-        tokenizer = BertTokenizerFast.from_pretrained(folders["question"])
+        tokenizer = BertTokenizer.from_pretrained(folders["question"])
     return _bi_encoder(encoders, tokenizer, f"{first} and {second}", settings)
 
 

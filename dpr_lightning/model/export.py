@@ -55,7 +55,7 @@ def save_bi_encoder(bi_encoder: BiEncoder, folder: Path, *, origin: Origin = _UN
             bi_encoder.inputs.tokenizer.save_pretrained(temporary)
             _describe_router(temporary, settings)
         settings.save(temporary)
-        base = bi_encoder.passage.transformer.config.name_or_path
+        base = str(bi_encoder.passage.transformer.config.name_or_path)
         card = model_card(settings, dim=bi_encoder.passage.dim, base=base, origin=origin)
         (temporary / CARD).write_text(card, encoding="utf-8")
 
