@@ -1,7 +1,6 @@
 """Train a bi-encoder."""
 
-from dpr_lightning.launch import Config, command, config_errors, explicit_keys, save_training_config, training_run_dir
-from dpr_lightning.run_dir import RunDir
+from dpr_lightning.launch import Config, command, config_errors, explicit_keys, save_training_config, training_run
 
 
 @command
@@ -17,7 +16,7 @@ def train(config: Config) -> str:
     from dpr_lightning.training.losses.matryoshka import at_dims
     from dpr_lightning.training.module import RetrieverModule
 
-    run = RunDir(training_run_dir(config))
+    run = training_run(config)
     with config_errors("seed"):
         config.call(seed_everything, "", verbose=False)
     settings = config.call(Settings, "model")

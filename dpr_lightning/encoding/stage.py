@@ -37,7 +37,7 @@ class ShardEncoder:
         source: Source,
         *,
         side: str,
-        precision: str = "auto",
+        precision: str | int = "auto",
         dtype: str = "float32",
         dim: int | None = None,
         chunk_size: int = 16_384,
