@@ -99,7 +99,7 @@ def load_dpr_folders(first: str, second: str, **settings: Any) -> BiEncoder:
         with errors_about(str(folder), "config.json"):
             config = DPRConfig.from_pretrained(folder)
         file = next((folder / name for name in _WEIGHTS if (folder / name).exists()), folder / _WEIGHTS[0])
-        if config.model_type != "dpr" or not file.exists():
+        if not file.exists():
             raise UserError(f"{name} is not a DPR encoder with {' or '.join(_WEIGHTS)}. Give one, or fetch it again.")
         weights = read_weights(file)
         side = next((side for side in _FOLDERS if any(key.startswith(f"{side}_encoder.") for key in weights)), None)
@@ -124,12 +124,13 @@ def _bi_encoder(
         tokenizer.save_pretrained(scratch)
         for side, encoder in encoders.items():
             folder = Path(scratch, _FOLDERS[side])
-            (folder / PROJECTION_FOLDER).mkdir(parents=True)
+            encoder.config.save_pretrained(folder)
             projection = _with_prefix(encoder.weights, "encode_proj.")
             sizes.add(len(projection["weight"]) if "weight" in projection else None)
-            renamed = {f"linear.{name}": weight.float() for name, weight in projection.items()}
-            write_weights(renamed, folder / PROJECTION_FOLDER / "model.safetensors")
-            encoder.config.save_pretrained(folder)
+            if projection:
+                (folder / PROJECTION_FOLDER).mkdir()
+                renamed = {f"linear.{name}": weight.float() for name, weight in projection.items()}
+                write_weights(renamed, folder / PROJECTION_FOLDER / "model.safetensors")
             kept = {
                 name: weight
                 for name, weight in encoder.weights.items()

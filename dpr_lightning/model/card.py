@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
 import shlex
@@ -123,8 +124,9 @@ def _environment() -> dict[str, str]:
     root = Path(__file__).parents[2]
     if (root / ".git").exists():
         command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found["commit"] = done.stdout.strip() or "unknown"
+        with contextlib.suppress(OSError, subprocess.SubprocessError):  # no git, or a checkout that it does not trust
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+            found["commit"] = done.stdout.strip()
     return found
 
 

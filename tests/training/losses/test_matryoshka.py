@@ -70,7 +70,7 @@ def test_cut_embeddings_train_encode_and_search_as_another_model(settings, comma
             assert identity == dataclasses.asdict(full.identity), "all dimensions: the same file as without encode.dim"
     code, _, err = command("search", *options, "overwrite=true")
     assert code == 1
-    assert "have 8 and 32 dimensions. Encode one of them again with encode.dim" in err
+    assert "have 8 and 32 dimensions. Encode one again with those of the other." in err
 
 
 @pytest.mark.parametrize(
