@@ -46,7 +46,10 @@ class ResumableLoader(DataLoader[Any]):
 
 
 class RetrievalDataModule(pl.LightningDataModule):
-    """Training batches, shuffled by seed and epoch, and validation batches if `dev` is given."""
+    """Training batches, shuffled by seed and epoch, and validation batches if `dev` is given.
+
+    `fingerprints` has the number of rows and their fingerprint for `train` and `dev`.
+    """
 
     def __init__(
         self,
@@ -89,15 +92,17 @@ class RetrievalDataModule(pl.LightningDataModule):
         check_at_least(0, seed, "seed")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.collate = Collator(inputs)
-        rows, self._weights = open_mixture(train, train_weights, skip_invalid=skip_invalid)
+        rows, self._weights, fingerprint = open_mixture(train, train_weights, skip_invalid=skip_invalid)
+        self.fingerprints = {"train": (len(rows), fingerprint)}
         self.train_examples = TrainingExamples(
             rows, passages_per_query=passages_per_query, positives=positives, negatives=negatives, seed=seed
         )
         self._resume_at: dict[str, int] = {}
         self.dev_examples = None
         if dev:
-            dev_rows = open_training(dev, name="dev", skip_invalid=skip_invalid).rows
-            self.dev_examples = DevExamples(dev_rows, negatives=dev_negatives)
+            source = open_training(dev, name="dev", skip_invalid=skip_invalid)
+            self.fingerprints["dev"] = (len(source.rows), source.fingerprint)
+            self.dev_examples = DevExamples(source.rows, negatives=dev_negatives)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches of `batch_size` questions."""

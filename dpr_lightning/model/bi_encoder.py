@@ -110,7 +110,7 @@ def load_bi_encoder(
     if (folder / _PICKLED_PROJECTION).exists() and not reads_pooler:
         raise UserError(
             f"name_or_path: {folder / _PICKLED_PROJECTION} is a pickle, which is not read here. "
-            "Convert the folder with scripts/import_tevatron.py."
+            "Convert the folder with scripts/import_model.py."
         )
     query_path, passage_path = _encoder_paths(name, settings)
 

@@ -40,7 +40,10 @@ def load_transformer(name_or_path: str, *, gradient_checkpointing: bool = False)
     with errors_about(name_or_path, "config.json"):
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
         if config.model_type == "dpr":
-            raise _unsupported(name_or_path, "an encoder of the original DPR (DPRQuestionEncoder or DPRContextEncoder)")
+            raise UserError(
+                f"name_or_path: {name_or_path} is an encoder of the original DPR. "
+                "Import both encoders with scripts/import_model.py."
+            )
         if config.is_encoder_decoder:
             raise _unsupported(name_or_path, f"an encoder-decoder ({config.model_type})")
         if (layers := getattr(config, "num_hidden_layers", 0)) > _MOST_LAYERS:  # they would be built before any check
@@ -122,7 +125,7 @@ def errors_about(name_or_path: str, files: str) -> Iterator[None]:
             problem, remedy = f"{problem} ({in_one_line(error)})", "Correct the name, or give the path of a folder"
         elif (folder / _PICKLE).exists() and not any(folder.glob("*.safetensors")):
             problem = f"the weights in {folder / _PICKLE} are a pickle, which is not read here"
-            remedy = "Convert the folder with scripts/import_tevatron.py"
+            remedy = "Convert the folder with scripts/import_model.py"
         else:
             problem = f"the model in {name_or_path} cannot be loaded from {files} ({in_one_line(error)})"
             remedy = "Fetch or save it again"

@@ -218,7 +218,7 @@ def test_weights_in_a_pickle_are_refused(tmp_path):
     (folder / "model.safetensors").unlink()
     assert refusal(folder) == (
         f"name_or_path: the weights in {folder}/pytorch_model.bin are a pickle, which is not read here. "
-        "Convert the folder with scripts/import_tevatron.py."
+        "Convert the folder with scripts/import_model.py."
     )
 
 

@@ -104,7 +104,7 @@ def test_a_saved_folder_loads_in_transformers(make, tmp_path, part):
 def test_the_folder_has_no_pickle(make, tmp_path):
     save_bi_encoder(make(tied=False, projection_dim=12), tmp_path / "model")
     endings = {file.suffix for file in (tmp_path / "model").rglob("*") if file.is_file()}
-    assert endings == {".json", ".safetensors"}
+    assert endings == {".json", ".safetensors", ".md"}
 
 
 def test_an_existing_folder_is_replaced_completely(make, tmp_path):
