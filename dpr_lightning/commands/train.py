@@ -1,7 +1,6 @@
 """Train a bi-encoder."""
 
-from dpr_lightning.launch import Config, command, config_errors, explicit_keys, save_training_config, training_run_dir
-from dpr_lightning.run_dir import RunDir
+from dpr_lightning.launch import Config, command, config_errors, explicit_keys, save_training_config, training_run
 
 
 @command
@@ -16,7 +15,7 @@ def train(config: Config) -> str:
     from dpr_lightning.training.grad_cache import make_grad_cache
     from dpr_lightning.training.module import RetrieverModule
 
-    run = RunDir(training_run_dir(config))
+    run = training_run(config)
     with config_errors("seed"):
         config.call(seed_everything, "", verbose=False)
     settings = config.call(Settings, "model")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch.distributed as dist
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -28,6 +26,7 @@ from dpr_lightning.training.checkpoints import Checkpoints, find_checkpoint
 from dpr_lightning.training.divergence import StopOnDivergence, refuse_diverged
 from dpr_lightning.training.early_stopping import validation_callbacks
 from dpr_lightning.training.module import RetrieverModule
+from dpr_lightning.training.trainer_errors import trainer_errors
 from dpr_lightning.training.write_errors import write_errors
 
 
@@ -49,8 +48,10 @@ def prepare_run(run: RunDir, *, overwrite: bool) -> None:
             "read-only. Remove it, or choose another run_dir."
         )
     if overwrite and getattr(rank_zero_only, "rank", 0) == 0:  # other processes start when training is under way
-        empty_folder(run.model)
         empty_folder(run.train)
+        empty_folder(model)
+        if model.exists():
+            model.rmdir()  # to `-e` and `exists`, a link to nothing does not exist
     run.train.resolve().mkdir(parents=True, exist_ok=True)
 
 
@@ -93,7 +94,7 @@ def make_trainer(
     required: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
     if module.grad_cache is not None:
         required["gradient_clip_val"] = None  # the module clips
-    with _trainer_errors():
+    with trainer_errors():
         trainer = configured(
             logger=list(loggers),
             callbacks=[SeededSteps(seed), StepReport(), StopOnDivergence(), *deciding, checkpoints],
@@ -122,7 +123,7 @@ def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule,
     start = time.perf_counter()
     checkpoint = find_checkpoint(run.checkpoints)
     try:
-        with _trainer_errors():
+        with trainer_errors():
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:
         raise SystemExit(128 + signal.SIGTERM) from None
@@ -148,15 +149,6 @@ def _check_scores(module: RetrieverModule, data: RetrievalDataModule) -> None:
         raise UserError(
             "loss: learns from a teacher's scores, and no row of `train` has scores. Add them, or choose another loss."
         )
-
-
-@contextlib.contextmanager
-def _trainer_errors() -> Iterator[None]:
-    try:
-        yield
-    except MisconfigurationException as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"trainer: {reason} Choose trainer=cpu, gpu or ddp, or correct its arguments.") from error
 
 
 def _resumed(checkpoint: Path | None) -> str:
