@@ -18,7 +18,7 @@ _ADDED_KEY = re.compile(
 )
 _TEXT_KEYS = re.compile(
     r"\+{0,2}(?:name|run_dir|model_dir|run_file|split|index|data\.(?:train|dev|corpus)|data\.(?:queries|qrels)\.[^=]+|"
-    r"model\.(?:name_or_path|separator))"
+    r"model\.(?:name_or_path|separator|query_prompt|passage_prompt))"
 )
 _GRAMMAR = re.compile(r"""null|'.*'|".*"|\[.*\]|(?:choice|glob|range|shuffle|sort)\(.*\)|.*\$\{.*""", re.DOTALL)
 

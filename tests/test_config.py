@@ -163,6 +163,9 @@ def test_the_published_recipe_on_four_gpus():
         "query_max_length": 32,
         "passage_max_length": 156,
         "separator": " ",
+        "query_prompt": "",
+        "passage_prompt": "",
+        "dtype": "float32",
         "gradient_checkpointing": False,
     }
     assert recipe["optimizer"] == {
