@@ -20,7 +20,7 @@ from dpr_lightning.errors import UserError, error_prefix
 from dpr_lightning.model.checks import check_pooling, check_vocabulary
 from dpr_lightning.model.encoder import PROJECTION_FOLDER, Encoder, position_ids
 from dpr_lightning.model.foreign import EncoderFiles, Foreign
-from dpr_lightning.model.lora import add_adapters
+from dpr_lightning.model.lora import add_adapters, check_lora_keys
 from dpr_lightning.model.pretrained import load_transformer
 from dpr_lightning.model.pretrained_tokenizer import append_end_token, load_tokenizer
 from dpr_lightning.model.sentence_transformers import describe
@@ -163,6 +163,7 @@ def _load_encoder(
     )
     if lora is not None:
         with error_prefix("lora"):
+            check_lora_keys(lora)
             add_adapters(transformer, **lora)
     encoder = Encoder(transformer, settings)
     encoder.load_projection(files.projection, bias=files.bias, required=projection_required)
