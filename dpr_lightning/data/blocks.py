@@ -32,9 +32,15 @@ csv.field_size_limit(min(sys.maxsize, (1 << 31) - 1))  # the default of 131,072 
 
 
 class Block(Protocol):
-    """Records of a file, in order; `progress` is the share of the file that ends with them."""
+    """Records of a file, in order."""
 
-    progress: float
+    @property
+    def first(self) -> int:
+        """The row of the first record."""
+
+    @property
+    def progress(self) -> float:
+        """The share of the file that ends with these records."""
 
     def records(self) -> Iterator[Numbered]:
         """Yield pairs (row, record)."""
@@ -128,6 +134,11 @@ class Records(NamedTuple):
 
     pairs: list[Numbered]
     progress: float
+
+    @property
+    def first(self) -> int:
+        """The row of the first record."""
+        return self.pairs[0][0]
 
     def records(self) -> Iterator[Numbered]:
         """Yield the pairs."""

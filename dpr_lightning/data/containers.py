@@ -52,7 +52,7 @@ class Sample(NamedTuple):
 
 
 class Table(NamedTuple):
-    """How to read a table: the names of its columns, whether the first line is a header, whether quotes enclose fields."""
+    """How to read a table: the names of its columns, whether they are its first line, whether quotes enclose fields."""
 
     names: tuple[str, ...]
     delimiter: str
@@ -200,8 +200,9 @@ def _csv_blocks(file: Path, table: Table) -> Iterator[Block]:
 
     def lines() -> Iterator[str]:
         nonlocal progress
-        for first, content, progress in read_blocks(file, size=1 << 16):
-            yield from (f"{line}\n" for _, line in decode_lines(file, first, content))
+        for block in read_blocks(file, size=1 << 16):
+            progress = block.progress
+            yield from (f"{line}\n" for _, line in decode_lines(file, block.first, block.content))
 
     rows = csv.reader(lines(), strict=True)
     numbered = ((rows.line_num, cells) for cells in rows if cells)

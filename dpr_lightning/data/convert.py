@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -78,7 +78,7 @@ class _Checked:
 
     rows: pa.RecordBatch
     lines: pa.Array
-    numbers: Mapping[int, int] | range | list[int]
+    numbers: Sequence[int]
     problems: list[tuple[int, str]]
 
 
@@ -143,9 +143,9 @@ def _in_order(
 
 
 def _check(block: Block, source: Input, schema: Schema) -> list[_Checked]:
-    if schema is CORPUS and source.layout.convert is None:
-        if checked := _check_columns(block, source.layout, schema):
-            return [checked]
+    by_columns = schema is CORPUS and source.layout.convert is None
+    if by_columns and (checked := _check_columns(block, source.layout, schema)):
+        return [checked]
     return list(_check_rows(block.records(), source, schema))
 
 
@@ -208,7 +208,7 @@ def _without_repeated(part: _Checked, file: int, schema: Schema, seen: _SeenIds,
         return part
     for position in np.flatnonzero(~is_new):
         problem = f": {schema.id_field} {_quoted(ids[position])} is also in an earlier row"
-        problems.add(file, part.numbers[position], problem)
+        problems.add(file, part.numbers[int(position)], problem)
     mask = pa.array(is_new)
     return _Checked(part.rows.filter(mask), part.lines.filter(mask), [], [])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import datasets
 
@@ -11,21 +12,21 @@ from dpr_lightning.errors import UserError
 
 
 def open_mixture(
-    files: Files, weights: Sequence[float] | None, *, skip_invalid: bool = False
+    files: Files, weights: Sequence[float] | None, **options: Any
 ) -> tuple[datasets.Dataset, list[tuple[int, float]]]:
     """Return all training rows and, for each entry of `files`, the number of its rows and its weight.
 
     Args:
         files: See `open_training`.
         weights: One weight per entry of `files`; None gives every row the weight 1.
-        skip_invalid: See `open_training`.
+        options: Keyword arguments of `open_training`.
 
     Raises:
         UserError: The files cannot be opened, there is not one weight per entry, or a weight is not a number of at
             least 0.
     """
     if weights is None:
-        rows = open_training(files, skip_invalid=skip_invalid).rows
+        rows = open_training(files, **options).rows
         return rows, [(len(rows), 1.0)]
     entries = [files] if files is None or isinstance(files, str) else list(files)
     if len(weights) != len(entries):
@@ -35,5 +36,5 @@ def open_mixture(
     for weight in weights:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise UserError(f"train_weights: {weight!r} is not a number of at least 0. Correct `train_weights`.")
-    parts = [open_training(entry, skip_invalid=skip_invalid).rows for entry in entries]
+    parts = [open_training(entry, **options).rows for entry in entries]
     return datasets.concatenate_datasets(parts), [(len(p), w) for p, w in zip(parts, weights, strict=True)]

@@ -139,5 +139,6 @@ def _open_texts(file: Path, kinds: Sequence[str], options: Options) -> dict[str,
             missing = f"Set `{kind}`" if kind in options.texts else f"Put {kind}.jsonl beside it"
             raise UserError(f"{options.name}: {file} has ids without texts. {missing} to the texts of its {kind}.")
         opening = open_corpus if kind == "corpus" else open_queries
-        sources[kind] = opening(files, name=options.name if beside else kind, skip_invalid=options.skip_invalid)
+        name, format = (options.name, None) if beside else (kind, options.format)
+        sources[kind] = opening(files, name=name, skip_invalid=options.skip_invalid, format=format)
     return sources
