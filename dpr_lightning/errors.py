@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there, then run the same command again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Correct the path or its permissions"),
+    errno.EROFS: "Choose a folder on a disk that can be written",
+}
 
 
 class UserError(ValueError):
@@ -69,9 +77,12 @@ def report_user_errors(
     except mistakes as error:
         if traceback:
             raise
-        if isinstance(error, OSError) and error.filename is not None:
-            line = f"{error.filename}: {error.strerror}. Correct the path or its permissions."
-        else:
-            line = message(error)
+        names_path = isinstance(error, OSError) and error.filename is not None
+        line = message(UserError(_os_problem(error)) if names_path else error)
         print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split())), file=sys.stderr)
         sys.exit(1)
+
+
+def _os_problem(error: Any) -> str:
+    remedy = _REMEDIES.get(error.errno or 0, "Correct the path")
+    return f"{error.filename}: {error.strerror}. {remedy}."

@@ -61,7 +61,7 @@ class Config(Arguments):
         """
         values = {**self.select(key), **given}
         keys = {name: f"{key}.{name}" for name in values}
-        self._keys = {**keys, **self._keys}
+        self.keys = {**keys, **self.keys}
         with config_errors(key), self.named(keys):
             check_types(values, get_object(values["_target_"]), key)
             instance = instantiate({**self.select(key)}, **given, _convert_="all")
@@ -89,7 +89,7 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
     def run(composed: DictConfig) -> None:
         if not wants_traceback:
             os.environ.pop(_FULL_ERROR, None)
-        config = Config({})
+        config = Config(dict.fromkeys(composed))
         again = "the same command without overwrite=true" if composed.get("overwrite") else "the same command"
         interrupted = f"interrupted; {again} goes on from here"
         with (
@@ -109,6 +109,7 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no report of each attempt to reach the hub
         logging.captureWarnings(True)
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on a newer torch
+        warnings.filterwarnings("ignore", ".*srun. command is available")  # Lightning, on a login node of SLURM
         os.environ[_FULL_ERROR] = "1"  # while the config is composed: lets Hydra raise what it would print at length
         with report(message=lambda error: _message(error, Config({}))):
             sys.argv[1:] = hydra_words(sys.argv[1:])

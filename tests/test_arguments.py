@@ -61,8 +61,9 @@ def test_a_value_of_the_type_passes(value, hint):
     [
         ([1], bool, "true or false"), (1, bool, "true or false"), (True, int, "a whole number"),
         ("1", int, "a whole number"),
-        (0.5, int | None, "a whole number or null"), ({"a": 1}, str, "text"), (3, Sequence[str], "a list"),
-        ([3], str | Sequence[str], "text or a list"), (2024, Mapping[str, int], "a group of keys"),
+        (0.5, int | None, "a whole number or null"), ({"a": 1}, str, "text"),
+        (3, Sequence[str], "a list, each entry text"),
+        ([3], str | Sequence[str], "text or a list, each entry text"), (2024, Mapping[str, int], "a group of keys"),
         ([], float, "a number"),
     ],
 )  # fmt: skip

@@ -68,7 +68,7 @@ CONFIG_MISTAKES = [
     ("grad_cache.query_chunk_size=4", "grad_cache: only one chunk size is set"),
     ("grad_cache={query_chunk_size:4,passage_chunk_size:x}", "grad_cache.passage_chunk_size: 'x' "),
     ("trainer.gradient_clip_val=-1.0", "trainer.gradient_clip_val: -1.0 is not a norm"),
-    ("trainer.gradient_clip_val=abc", "trainer.gradient_clip_val: 'abc' is not a norm"),
+    ("trainer.gradient_clip_val=abc", "trainer.gradient_clip_val: 'abc' is not a number or null"),
     ("checkpoint.every_n_steps=0", "checkpoint.every_n_steps: 0 "),
     ("trainer.max_epochs=abc", "trainer.max_epochs: 'abc' is not a whole number or null"),
     ("trainer.max_epochs=-3", "trainer: ", "max_epochs", "-3"),
@@ -100,7 +100,7 @@ def test_a_gpu_trainer_without_gpu_is_refused(refused):
 @pytest.mark.parametrize("name", ["train", "encode", "search", "reduce", "evaluate"])
 def test_a_run_folder_that_cannot_be_made_is_named(refused, tmp_path, name):
     (tmp_path / "file").touch()
-    refused(name, [f"run_dir={tmp_path}/file/run"], f"{tmp_path}/file/run", "Not a directory", "run_dir")
+    refused(name, [f"run_dir={tmp_path}/file/run"], f"{tmp_path}/file/run", "Not a directory. Correct the path.")
 
 
 TRAINING_DATA = {
@@ -331,12 +331,11 @@ EVALUATION_MISTAKES = [
     (["topk=[0]"], "topk: 0 "),
     (["topk=5"], "topk: 5 "),
     (["topk=[]"], "topk: [] "),
-    (["topk=[five]"], "topk: 'five' "),
+    (["topk=[five]"], "topk: ['five'] is not a list, each entry a whole number"),
     (["data.answers=fuzzy"], "data.answers: 'fuzzy' is not possible. Set data.answers to one of: string, regex"),
     (["data.match_title=title"], "data.match_title: 'title' is not true or false"),
-    (["data.qrels.test=/nowhere.qrels"], "data.qrels: there is no file /nowhere.qrels"),
+    (["data.qrels.test=/nowhere.qrels"], "data.qrels.test: there is no file /nowhere.qrels"),
     (["run_file=/nowhere.trec"], "/nowhere.trec does not exist"),
-    (["run_file=null"], "run_file: None is not text"),
     (["split=dev"], "data.queries.dev: is not set"),
 ]
 

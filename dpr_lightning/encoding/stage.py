@@ -35,7 +35,7 @@ class ShardEncoder:
         source: Source,
         *,
         side: str,
-        precision: str = "auto",
+        precision: str | int = "auto",
         dtype: str = "float32",
         chunk_size: int = 16_384,
         tokens_per_batch: int | str = "auto",

@@ -49,8 +49,10 @@ def prepare_run(run: RunDir, *, overwrite: bool) -> None:
             "read-only. Remove it, or choose another run_dir."
         )
     if overwrite and getattr(rank_zero_only, "rank", 0) == 0:  # other processes start when training is under way
-        empty_folder(run.model)
         empty_folder(run.train)
+        empty_folder(model)
+        if model.exists():
+            model.rmdir()  # to `-e` and `exists`, a link to nothing does not exist
     run.train.resolve().mkdir(parents=True, exist_ok=True)
 
 

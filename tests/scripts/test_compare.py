@@ -1,4 +1,4 @@
-"""Runs compared on the same questions: the figures are those of `accuracy.py`, whatever the order of questions."""
+"""Comparison of runs: the figures are those of `accuracy.py`, whatever the order of the questions."""
 
 import json
 from xml.etree import ElementTree
@@ -61,13 +61,13 @@ def test_figures_are_paired_by_question_not_by_line(tmp_path, hits, monkeypatch)
     assert result["left_out"] == [20, 100]
 
 
-def test_runs_of_one_name_are_told_apart_by_their_path(tmp_path, hits):
+def test_runs_of_the_same_name_are_named_by_their_path(tmp_path, hits):
     runs = [write_run(tmp_path / x / "run", hits[x]) for x in "ab"]
     succeed(run_script("compare", *runs, "--json", tmp_path / "c.json"))
     assert list(json.loads((tmp_path / "c.json").read_text())["systems"]) == list(map(str, runs))
 
 
-def test_another_split_is_compared_on_demand(tmp_path, hits):
+def test_split_selects_what_is_compared(tmp_path, hits):
     run = write_run(tmp_path / "a", hits["a"], split="dev")
     assert "dev, 80 questions" in succeed(run_script("compare", run, "--split", "dev"))
     assert f"{run}/evaluation/test/questions.jsonl does not exist" in mistake(run_script("compare", run))
@@ -90,9 +90,9 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, hits):
     title = write_run(tmp_path / "title", hits["b"], match_title=True)
     other_k = write_run(tmp_path / "k", hits["b"], topk=(2, 3))
     assert "differ in question q0" in mistake(run_script("compare", first, fewer))
-    assert "look for answers by different rules" in mistake(run_script("compare", first, rule))
-    assert "look for answers by different rules" in mistake(run_script("compare", first, title))
-    assert "no cutoff in common" in mistake(run_script("compare", first, other_k))
+    assert "match answers by different rules" in mistake(run_script("compare", first, rule))
+    assert "match answers by different rules" in mistake(run_script("compare", first, title))
+    assert "no common cutoff" in mistake(run_script("compare", first, other_k))
     assert "is given twice" in mistake(run_script("compare", first, first))
     answers = write_run(tmp_path / "answers", hits["b"], answers_of={"q7": ["b"]})
     assert "have different answers to question q7" in mistake(run_script("compare", first, answers))
@@ -110,7 +110,7 @@ def test_an_evaluation_older_than_its_ranking_is_refused(tmp_path, hits):
     succeed(run_script("compare", *runs))
 
 
-def test_runs_on_different_corpora_are_told(tmp_path, hits):
+def test_different_corpora_are_reported(tmp_path, hits):
     runs = [write_run(tmp_path / name, hits["a"], corpus_fingerprint=f"c{name}") for name in "ab"]
     assert "the runs were evaluated on different corpora\n" in succeed(run_script("compare", *runs))
     runs[1] = write_run(tmp_path / "c", hits["a"], corpus_fingerprint="ca")

@@ -1,4 +1,4 @@
-"""Rankings keep queries, order and scores on the way from one form into another."""
+"""Conversion between ranking formats keeps queries, order and scores."""
 
 import pytest
 from support.commands import mistake, run_script, succeed
@@ -21,14 +21,14 @@ MSMARCO = "q2\td1\t1\nq2\td2\t2\nq1\td3\t1\n"
         (MSMARCO, "text", ["--from-msmarco"], "q2\td1\t1.0\nq2\td2\t0.5\nq1\td3\t1.0\n"),
     ],
 )
-def test_each_form_becomes_each_other(tmp_path, source, to, options, expected):
+def test_each_format_converts_to_each_other(tmp_path, source, to, options, expected):
     (tmp_path / "in").write_text(source)
     out = succeed(run_script("convert_run", tmp_path / "in", tmp_path / "out", "--to", to, *options))
     assert out == f"{tmp_path / 'out'}: 2 queries as {to}\n"
     assert (tmp_path / "out").read_text() == expected
 
 
-def test_the_order_of_thousands_of_ranks_survives(tmp_path):
+def test_the_order_of_thousands_of_ranks_is_kept(tmp_path):
     lines = [f"q\td{rank}\t{rank}\n" for rank in range(1, 5001)]
     (tmp_path / "in").write_text("".join(reversed(lines)))
     succeed(run_script("convert_run", tmp_path / "in", tmp_path / "a", "--to", "trec", "--from-msmarco"))
@@ -40,10 +40,10 @@ def test_mistakes_are_refused_and_nothing_is_written(tmp_path):
     (tmp_path / "in").write_text("q\td\t0\n")
     (tmp_path / "there").write_text("kept")
     out = tmp_path / "out"
-    assert "has rank 0, ranks start at 1" in mistake(
+    assert "has rank 0, but ranks start at 1" in mistake(
         run_script("convert_run", tmp_path / "in", out, "--to", "trec", "--from-msmarco")
     )
-    assert "--tag: 'a b' holds white space" in mistake(
+    assert "--tag: 'a b' contains white space" in mistake(
         run_script("convert_run", tmp_path / "in", out, "--to", "trec", "--tag", "a b")
     )
     assert "Give --overwrite" in mistake(run_script("convert_run", tmp_path / "in", tmp_path / "there", "--to", "trec"))

@@ -1,4 +1,4 @@
-"""Mined training files: positives stay, negatives are the best-ranked passages that neither are nor answer."""
+"""Mined training files: positives stay, negatives are the best-ranked passages without an answer."""
 
 import json
 
@@ -46,7 +46,7 @@ def mine(tmp_path):
     return run
 
 
-def test_negatives_are_no_positives_no_copies_of_them_and_hold_no_answer(mine):
+def test_negatives_are_not_positives_or_copies_and_have_no_answer(mine):
     out = succeed(mine())
     assert mine.written() == {"q0": ["p2", "p3", "p4"]}
     line = f"{mine.out}: 1 questions with 3 negatives (3.0 each), 2 dropped for lack of negatives"
@@ -77,7 +77,7 @@ def test_answers_may_be_regular_expressions(mine):
     )
 
 
-def test_questions_and_positives_stay_as_they_are_and_the_bytes_repeat(mine):
+def test_questions_and_positives_stay_and_the_bytes_repeat(mine):
     rows = [{**ROWS[0], "query": "wér?", "positive_passages": [CORPUS[0], CORPUS[3]]}]
     ranking = {"q0": RANKING["q0"]}
     succeed(mine(rows=rows, ranking=ranking, name="mined.jsonl"))
@@ -89,7 +89,7 @@ def test_questions_and_positives_stay_as_they_are_and_the_bytes_repeat(mine):
     assert mine.out.read_bytes() == first
 
 
-def test_a_depth_beyond_the_rankings_is_told(mine):
+def test_a_depth_beyond_the_rankings_is_reported(mine):
     ranking = {"q0": RANKING["q0"][:4], "q1": ["p3"]}
     assert succeed(mine(ranking=ranking)).endswith("dropped for lack of negatives; rankings end after 4, not 100\n")
     assert "rankings end" not in succeed(mine("--depth", "4", "--overwrite", ranking=ranking))
@@ -105,7 +105,7 @@ def test_mistakes_are_refused_and_nothing_is_written(mine):
         ([], {"ranking": {"q1": ["p4"]}}, "train.txt: no question got a negative"),
         (["--depth", "0"], {}, "--depth: 0 is not a whole number of at least 1"),
         (["--negatives", "0"], {}, "--negatives: 0 is not a whole number of at least 1"),
-        ([], {"name": "mined.csv"}, "mined.csv is no name of a .jsonl or .jsonl.gz file"),
+        ([], {"name": "mined.csv"}, "mined.csv does not end in .jsonl or .jsonl.gz"),
     ):
         assert message in mistake(mine(*options, **changes))
         assert not mine.out.exists()
@@ -113,7 +113,7 @@ def test_mistakes_are_refused_and_nothing_is_written(mine):
     assert "Give --overwrite, or another name" in mistake(mine())
 
 
-def test_a_positive_is_no_negative_even_where_the_corpus_words_it_otherwise(mine):
+def test_a_positive_with_another_text_in_the_corpus_is_not_mined(mine):
     rows = [{**ROWS[0], "positive_passages": [{**CORPUS[3], "text": "One more naturalist."}]}]
     succeed(mine(rows=rows, ranking={"q0": ["p3", "p4"]}))
     assert mine.written() == {"q0": ["p4"]}

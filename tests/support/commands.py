@@ -48,8 +48,8 @@ def run_command(name, overrides, folder):
     """Runs a root script in this process, started in `folder`, and gives its exit code."""
     from hydra.core.global_hydra import GlobalHydra
 
-    sys.modules.pop(name, None)
-    script = importlib.import_module(name)
+    sys.modules.pop(f"dpr_lightning.commands.{name}", None)
+    script = importlib.import_module(f"dpr_lightning.commands.{name}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{name}.py", *overrides])
         patch.chdir(folder)
