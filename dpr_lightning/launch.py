@@ -223,4 +223,6 @@ def _message(error: Exception, config: Config) -> str:
         return f"{group}={option}: there is no such option. Set {group} to one of: {', '.join(error.options)}."
     if unknown := re.match(r"Could not override '([^']+)'\.", str(error)):
         return f"{unknown[1]}: there is no such config key. See `--cfg job` for all keys."
+    if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
+        return f"{missing[1]}: is not set. Set it on the command line: {missing[1]}=…"
     return config.message(error)
