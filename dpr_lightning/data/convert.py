@@ -182,7 +182,7 @@ def _check_rows(records: Iterator[Numbered], source: Input, schema: Schema) -> I
                 raise InvalidRowError(f"the row has {len(line):,} bytes, more than {_ROW_BYTES:,}")
         except InvalidRowError as error:
             field = source.layout.names.get(schema.id_field, schema.id_field)
-            id_ = record.get(field) if isinstance(record, dict) else None
+            id_ = record.get(field, record.get(schema.id_field)) if isinstance(record, dict) else None
             named = f" ({field} {_quoted(id_)})" if isinstance(id_, str | int) else ""
             problems.append((row, f"{named}: {source.layout.problem(str(error))}"))
             continue

@@ -72,9 +72,9 @@ def _as_it_is(position: int, record: Record, texts: Texts) -> Record:
 
 
 def _first_line_is_title(position: int, record: Record, texts: Texts) -> Record:
-    converted = {"docid": record["id"], "text": record["contents"]} if {"id", "contents"} <= record.keys() else record
-    if isinstance(record.get("contents"), str) and "\n" in record["contents"]:
-        converted["title"], _, converted["text"] = record["contents"].partition("\n")
+    converted = {ours: record[theirs] for ours, theirs in _PYSERINI.items() if theirs in record}
+    if isinstance(converted.get("text"), str) and "\n" in converted["text"]:
+        converted["title"], _, converted["text"] = converted["text"].partition("\n")
     return converted
 
 
@@ -139,10 +139,11 @@ def _by_ids(position: int, record: Record, texts: Texts) -> Record:
     if "query" not in converted:
         converted["query"] = texts.query(converted.get("query_id"))
     for label in ("positive", "negative"):
+        field = f"{label}_passages"
         ids = record.get(f"{label}_document_ids") or []
         if not isinstance(ids, list):
-            raise InvalidRowError(f"{label}_document_ids is not a list")
-        converted[f"{label}_passages"] = [texts.passage(docid) for docid in ids]
+            raise InvalidRowError(f"{field} is not a list")
+        converted[field] = [texts.passage(docid, field) for docid in ids]
     return converted
 
 
@@ -162,15 +163,17 @@ def _pair(position: int, record: Record, texts: Texts) -> Record:
 
 _FAIR = {"query": "question", "positive_passages": "positive_ctxs", "negative_passages": "hard_negative_ctxs"}
 _IDS = {"positive_passages": "positive_document_ids", "negative_passages": "negative_document_ids"}
+_PYSERINI = {"docid": "id", "text": "contents"}
 _PASSAGE = {"docid": "docid", "title": "title", "text": "text"}
 _QRELS = {"query_id": "query-id", "positive_passages": "corpus-id", "negative_passages": "corpus-id"}
 _PAIR = {"query": "anchor", "positive_passages": "positive", "negative_passages": "negative"}
+_PIDS = {"query_id": "qid", "positive_passages": "positive_pid", "negative_passages": "negative_pid"}
 _TRIPLE = ("qid", "positive_pid", "negative_pid")
 _LOOKED_UP = ("corpus", "queries")
 LAYOUTS = (
     Layout("tevatron", "corpus", ("docid", "text"), _PASSAGE),
     Layout("beir", "corpus", ("_id", "text"), _PASSAGE | {"docid": "_id"}),
-    Layout("pyserini", "corpus", ("id", "contents"), {"docid": "id", "text": "contents"}, _first_line_is_title),
+    Layout("pyserini", "corpus", ("id", "contents"), _PYSERINI, _first_line_is_title),
     Layout("fair_dpr", "corpus", ("id", "text"), _PASSAGE | {"docid": "id"}),
     Layout("msmarco", "corpus", ("pid", "passage"), {"docid": "pid", "text": "passage"}),
     Layout("tevatron", "queries", ("query_id", "query"), {}, _as_it_is),
@@ -198,7 +201,7 @@ LAYOUTS = (
     Layout("fair_dpr", "training", ("question", "ctxs"), _FAIR | {"positive_passages": "ctxs"}, _fair_results),
     Layout("beir", "training", ("query-id", "corpus-id"), _QRELS, _by_ids, relevant_passages, _LOOKED_UP),
     Layout("msmarco", "training", ("query-id", "corpus-id"), _QRELS, _by_ids, relevant_passages, _LOOKED_UP),
-    Layout("msmarco", "training", _TRIPLE, {"query_id": "qid"}, _by_ids, consecutive_triples, _LOOKED_UP),
+    Layout("msmarco", "training", _TRIPLE, _PIDS, _by_ids, consecutive_triples, _LOOKED_UP),
     Layout("sentence_transformers", "training", ("anchor|query", "positive"), _PAIR, _pair),
     Layout("msmarco", "training", ("query", "positive", "negative"), _PAIR, _pair),
 )

@@ -19,15 +19,15 @@ class Texts:
         self._corpus = None if corpus is None else _RowsById(corpus, "docid")
         self._queries = None if queries is None else _RowsById(queries, "query_id")
 
-    def passage(self, docid: Any) -> Record:
-        """Return `docid, title, text`.
+    def passage(self, docid: Any, field: str) -> Record:
+        """Return `docid, title, text` of a passage that a field of the training row names.
 
         Raises:
             InvalidRowError: The corpus does not have the passage.
         """
         row = self._corpus and self._corpus.get(str(docid))
         if not row:
-            raise InvalidRowError(f"positive_passages: the corpus has no passage {docid!r}")
+            raise InvalidRowError(f"{field}: the corpus has no passage {docid!r}")
         return row
 
     def query(self, query_id: Any) -> str:
