@@ -242,4 +242,6 @@ def _message(error: Exception, config: Config) -> str:
         return f"{unknown[1]}: there is no such config key. See `--cfg job` for all keys."
     if unmerged := re.match(r"Error merging override (?:\+\+)?([^=]+)=", str(error)):
         return f"{unmerged[1]}: it is a group of keys, which this value cannot replace. Set its keys."
+    if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
+        return f"{missing[1]}: is not set. Set it on the command line: {missing[1]}=…"
     return config.message(error)

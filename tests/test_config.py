@@ -109,10 +109,16 @@ def test_an_option_has_only_what_differs_from_its_base(option):
         assert not {key for key in own.keys() & extended.keys() if own[key] == extended[key]}
 
 
+def composed_with(group, name):
+    """The config with one option, whose mandatory keys are set."""
+    mandatory = [key for key, value in read(CONF / group / f"{name}.yaml")[1].items() if value == "???"]
+    return composed("train", f"{group}={name}", *(f"{group}.{key}=folder" for key in mandatory), with_hydra=True)
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes(option):
     group, _, name = option.rpartition("/")
-    config = composed("train", f"{group}={name}", with_hydra=True)
+    config = composed_with(group, name)
     assert config.hydra.runtime.choices[group] == name
     config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     values(config)
@@ -121,7 +127,7 @@ def test_every_option_of_every_group_composes(option):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_target_imports_and_takes_the_keys_beside_it(option):
     group, _, name = option.rpartition("/")
-    config = composed("train", f"{group}={name}", with_hydra=True)
+    config = composed_with(group, name)
     part = "hydra.launcher" if group == "hydra/launcher" else group.partition("/")[0]  # model/lora is part of model
     found = [node for node in _nodes(OmegaConf.select(config, part)) if "_target_" in node]
     assert found or part in ("data", "model")
