@@ -9,15 +9,16 @@ import time
 
 import pytest
 import torch
+from support.metrics import logged_rows
 from support.world import ROOT, settings_of, training_row, write_jsonl
 
 from dpr_lightning import open_embeddings
 
 
-def start(name, *overrides, folder, **environment):
-    words = [sys.executable, str(ROOT / f"{name}.py"), *overrides]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(words, cwd=folder, env=os.environ | environment, text=True, stdout=pipe, stderr=pipe)
+def start(name, *overrides, folder, environment=None, **options):
+    words, pipe = [sys.executable, str(ROOT / f"{name}.py"), *overrides], subprocess.PIPE
+    environment = os.environ | (environment or {})
+    return subprocess.Popen(words, cwd=folder, env=environment, text=True, stdout=pipe, stderr=pipe, **options)
 
 
 def end(process):
@@ -69,24 +70,24 @@ def test_a_mistake_ends_the_process_with_one_line_on_stderr(processes, kind):
 
 
 @pytest.mark.parametrize(("extra", "hint"), [([], ""), (["overwrite=true"], " without overwrite=true")])
-def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(settings, command, tmp_path, extra, hint):
-    long = [*settings, *extra, "trainer.max_epochs=100000", "checkpoint.every_n_steps=5"]
-    process = start("train", *long, folder=tmp_path)
-    checkpoint = tmp_path / "run" / "train" / "checkpoints" / "last.ckpt"
+def test_ctrl_c_saves_the_last_step_and_the_same_command_continues(settings, command, tmp_path, extra, hint):
+    long = [*settings, "trainer.max_epochs=100000", "data.num_workers=1"]
+    process = start("train", *long, *extra, folder=tmp_path, start_new_session=True)
     with process:
-        while not (checkpoint.exists() and (tmp_path / "run" / "train" / "metrics.csv").exists()):
+        while not (tmp_path / "run" / "train" / "metrics.csv").exists():
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         code, _, err = end(process)
     assert code == 130
-    assert err == f"interrupted; the same command{hint} goes on from here\n"
+    reached = torch.load(tmp_path / "run" / "train" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert err == f"interrupted; the same command{hint} continues from step {reached:,}\n"
     assert not (tmp_path / "run" / "model").exists()
-    reached = torch.load(checkpoint, weights_only=True)["global_step"]
-    code, out, err = command("train", *settings, f"trainer.max_steps={reached + 1}", "trainer.max_epochs=-1")
+    assert int(logged_rows(tmp_path / "run")[-1]["step"]) == reached - 1
+    code, out, err = command("train", *long, "trainer.max_time=00:00:00:00")
     assert (code, err) == (0, "")
-    assert f"trained {reached + 1:,} steps" in out
-    assert "resumed from" in out
+    assert f"trained {reached:,} steps" in out or f"trained {reached + 1:,} steps" in out
+    assert f"resumed from {tmp_path}/run/train/checkpoints/step-{reached:08d}.ckpt" in out
 
 
 def test_warnings_of_libraries_go_to_the_log(settings, tmp_path):
