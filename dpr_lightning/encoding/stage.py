@@ -83,7 +83,7 @@ class ShardEncoder:
 
         Raises:
             FinishedError: The file exists and is what would be written.
-            UserError: The shard does not exist, its file is not what would be written, or another process is writing it.
+            UserError: The shard does not exist, its file is not what would be written, or another process writes it.
         """
         if path.exists() and not self.overwrite:
             self.check_finished(path, shard=shard, num_shards=num_shards)

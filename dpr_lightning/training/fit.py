@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,7 +27,7 @@ from dpr_lightning.training.checkpoints import Checkpoints, find_checkpoint, ste
 from dpr_lightning.training.divergence import StopOnDivergence, refuse_diverged
 from dpr_lightning.training.early_stopping import validation_callbacks
 from dpr_lightning.training.module import RetrieverModule
-from dpr_lightning.training.preemption import StoppedBySignalError, StopOnSignal
+from dpr_lightning.training.preemption import StopOnSignal, StoppedBySignalError
 from dpr_lightning.training.processes import check_processes, overwrites, remember_overwriting
 from dpr_lightning.training.write_errors import write_errors
 
@@ -102,7 +103,8 @@ def make_trainer(
     required: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
     if module.grad_cache is not None:
         required["gradient_clip_val"] = None  # the module clips
-    with _trainer_errors(RuntimeError):  # Lightning's about the tasks of a SLURM job
+    with _trainer_errors(RuntimeError), warnings.catch_warnings():  # a RuntimeError is about the tasks of a SLURM job
+        warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")  # refused below
         trainer = configured(
             logger=list(loggers),
             callbacks=[SeededSteps(seed), StepReport(), StopOnDivergence(), *deciding, stop, checkpoints],
