@@ -29,6 +29,15 @@ class FinishedError(UserError):
         return FinishedError, (self.path,)
 
 
+class ReportedMistake(SystemExit):
+    """The end of a process after a user's mistake, whose line has been printed."""
+
+    def __init__(self, line: str) -> None:
+        """Take the line."""
+        super().__init__(1)
+        self.line = line
+
+
 def check_positive(value: object, name: str) -> None:
     """Raise UserError unless the argument `name` is a whole number of at least 1."""
     check_at_least(1, value, name)
@@ -86,5 +95,6 @@ def report_user_errors(
             line = f"{error.filename}: {error.strerror}. Correct the path or its permissions."
         else:
             line = message(error)
-        print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split())), file=sys.stderr)
-        sys.exit(1)
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
+        print(line, file=sys.stderr)
+        raise ReportedMistake(line) from error

@@ -22,10 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dpr_lightning.arguments import Arguments, check_type, check_types
+from dpr_lightning.call_record import write_call_record
 from dpr_lightning.command_line import hydra_words, quoted
 from dpr_lightning.errors import FinishedError, UserError, report_user_errors
 from dpr_lightning.files import atomic_write
 from dpr_lightning.run_dir import RunDir
+from dpr_lightning.submitted import failures_in_one_line, passed_to_launching_command
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
@@ -93,11 +95,14 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         again = "the same command without overwrite=true" if composed.get("overwrite") else "the same command"
         interrupted = f"interrupted; {again} continues"
         with (
+            passed_to_launching_command(),
             report(message=lambda error: _logged(_message(error, config)), interrupted=interrupted),
             _kept_environment(),
         ):
             values: Any = OmegaConf.to_container(composed, resolve=True)
             config.values = values
+            job = HydraConfig.get()
+            write_call_record(Path(job.runtime.output_dir), [job.job.name, *job.overrides.task], values)
             _check_keys(config)
             if text := _skipping_finished(task, config):
                 print(_logged(text), flush=True)
@@ -108,9 +113,10 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no report of each attempt to reach the hub
         logging.captureWarnings(True)
+        warnings.filterwarnings("ignore", "The `srun` command is available")  # also on a login node
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on a newer torch
         os.environ[_FULL_ERROR] = "1"  # while the config is composed: lets Hydra raise what it would print at length
-        with report(message=lambda error: _message(error, Config({}))):
+        with report(message=lambda error: _message(error, Config({}))), failures_in_one_line():
             sys.argv[1:] = hydra_words(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=task.__name__)(run)()
 

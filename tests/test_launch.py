@@ -38,6 +38,7 @@ PROCESSES = {  # command and overrides, with the start of the only line on stder
     "in the loader's process": ("train", ["data.num_workers=1", "data.train=short.jsonl"], "data.train: "),
     "model": ("encode", ["model_dir=/nowhere"], "model_dir: /nowhere is not a folder with a model"),
     "embeddings": ("search", [], "run/embeddings/query/test.safetensors does not exist."),
+    "no sweep": ("search", ["hydra/launcher=slurm_cpu"], "hydra/launcher: hydra/launcher=slurm_cpu is for sweeps."),
     "no SLURM": ("search", ["-m", "shard=0,1", "hydra/launcher=slurm_cpu"], "hydra/launcher: there is no SLURM here"),
     "shards": ("reduce", [], "run/rankings/test has no shards"),
     "ranking": ("evaluate", ["data.qrels.test=null"], "run/rankings/test.trec does not exist."),
@@ -54,7 +55,9 @@ def processes(world, tiny_model, tmp_path_factory):
         started = {}
         for name in pair:
             script, overrides, _ = PROCESSES[name]
-            started[name] = start(script, *settings_of(world, tiny_model, "run"), *overrides, folder=folder)
+            path = {"PATH": ""} if name == "no SLURM" else None
+            overrides = [*settings_of(world, tiny_model, "run"), *overrides]
+            started[name] = start(script, *overrides, folder=folder, environment=path)
         for name, process in started.items():
             ended[name] = end(process)
     return ended
@@ -151,6 +154,43 @@ def test_shards_encoded_as_jobs_are_those_of_one_command(command, settings, fini
         file = f"embeddings/passage/{name}.safetensors"
         assert (tmp_path / "jobs" / file).read_bytes() == (finished_run / file).read_bytes()
         assert f"{tmp_path}/jobs/{file}: " in out
+
+
+def test_a_rerun_of_a_sweep_skips_what_is_finished_and_the_same(command, settings, finished_run):
+    def sweep(name, *overrides):
+        code, out, err = command(name, *settings, "-m", *overrides)
+        skipped = [line for line in out.splitlines() if line.endswith(": finished already, skipped")]
+        return code, len(skipped), err
+
+    (finished_run / "embeddings" / "passage" / "01-of-03.safetensors").unlink()
+    assert sweep("encode", "shard=range(3)") == (0, 2, "")
+    assert sweep("search", "shard=0,1") == (0, 0, "")
+    assert sweep("search", "shard=range(3)") == (0, 2, "")
+    assert sweep("train", "trainer.log_every_n_steps=2") == (0, 1, "")
+    for name, override, message in (
+        ("train", "optimizer.lr=1", "optimizer.lr: is 1, but the finished training in"),
+        ("encode", "encode.dtype=float16", "encode.dtype: "),
+        ("encode", "encode.chunk_size=7", "encode.chunk_size: "),
+        ("encode", "encode.precision=bf16", "encode.precision: "),
+        ("search", "depth=7", f"{finished_run}/rankings/test/00-of-03.trec, made with different depth, is finished"),
+    ):
+        code, skipped, err = sweep(name, override, *([] if name == "train" else ["shard=0,1"]))
+        assert (code, skipped, err.count("\n")) == (1, 0, 1), err
+        assert err.startswith(message), err
+    code, _, err = command("encode", *settings, "encode.chunk_size=7")
+    assert code == 1 and "is finished already with 16384, not 7" in err
+
+
+def test_each_call_leaves_a_record_of_itself(command, settings, finished_run):
+    for _ in range(2):
+        assert command("evaluate", *settings, "overwrite=true")[0] == 0
+    calls = sorted((finished_run / "logs" / "evaluate").iterdir())[-2:]
+    for call in calls:
+        record = json.loads((call / "call.json").read_text())
+        assert record["command"] == ["evaluate", *settings, "overwrite=true"]
+        assert record["host"] and record["device"] and record["versions"]["torch"]
+        assert f"run_dir: {finished_run}\n" in (call / "resolved.yaml").read_text()
+        assert "passages with an answer" in (call / "evaluate.log").read_text()
 
 
 def test_the_first_failing_job_ends_a_sweep(command, settings, finished_run, tmp_path):

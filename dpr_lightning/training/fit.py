@@ -187,9 +187,10 @@ def _check_scores(module: RetrieverModule, data: RetrievalDataModule) -> None:
 
 @contextlib.contextmanager
 def _trainer_errors(*others: type[Exception]) -> Iterator[None]:
+    mistakes: tuple[type[Exception], ...] = (MisconfigurationException, *others)
     try:
         yield
-    except (MisconfigurationException, *others) as error:
+    except mistakes as error:
         reason = " ".join(str(error).split())
         raise UserError(f"trainer: {reason} Choose trainer=cpu, gpu or ddp, or correct its arguments.") from error
 

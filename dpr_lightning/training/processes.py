@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytorch_lightning as pl
 import torch.distributed as dist
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from dpr_lightning.errors import UserError
 from dpr_lightning.files import atomic_write, exclusive_lock
