@@ -37,7 +37,7 @@ def hydra_words(words: list[str]) -> list[str]:
     if not sweep:
         if launcher:
             raise UserError(
-                f"hydra/launcher: {launcher} is for sweeps. Add -m, also for a single job, or leave it out."
+                f"hydra/launcher: {launcher} is for sweeps. Add -m, also for one job, or leave it out."
             )
         return words
     if launcher and launcher.startswith("hydra/launcher=slurm") and not shutil.which("srun"):
