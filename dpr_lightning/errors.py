@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there, then run the same command again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Correct the path or its permissions"),
+    errno.EROFS: "Choose a folder on a disk that can be written",
+}
 
 
 class UserError(ValueError):
@@ -64,7 +72,8 @@ def error_prefix(name: str) -> Iterator[None]:
     except UserError as error:
         argument = str(error).partition(":")[0]
         message = str(error).replace(f"`{argument}`", f"`{name}.{argument}`")
-        raise UserError(f"{name}.{message}") from error.__cause__
+        error.args = (f"{name}.{message}",)
+        raise
 
 
 @contextlib.contextmanager
@@ -91,10 +100,13 @@ def report_user_errors(
     except mistakes as error:
         if traceback:
             raise
-        if isinstance(error, OSError) and error.filename is not None:
-            line = f"{error.filename}: {error.strerror}. Correct the path or its permissions."
-        else:
-            line = message(error)
+        names_path = isinstance(error, OSError) and error.filename is not None
+        line = message(UserError(_os_problem(error)) if names_path else error)
         line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
         print(line, file=sys.stderr)
         raise ReportedMistake(line) from error
+
+
+def _os_problem(error: Any) -> str:
+    remedy = _REMEDIES.get(error.errno or 0, "Correct the path")
+    return f"{error.filename}: {error.strerror}. {remedy}."

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,19 @@ _log = logging.getLogger(__name__)
 class Config(Arguments):
     """A composed config: calls functions and makes objects with its values."""
 
+    def __init__(self, values: Mapping[str, Any], composed: DictConfig | None = None) -> None:
+        """Take the composed config; its values are plain objects after `resolve`."""
+        super().__init__(values)
+        self._composed = composed
+
+    def resolve(self, **changes: str) -> None:
+        """Replace values of the top level, and resolve those that refer to others."""
+        assert self._composed is not None
+        for key, value in changes.items():
+            self._composed[key] = value
+        values: Any = OmegaConf.to_container(self._composed, resolve=True)
+        self.values = values
+
     def __getitem__(self, key: str) -> Any:
         """Return the value under a dotted key."""
         return self.select(key)
@@ -61,9 +74,11 @@ class Config(Arguments):
         Raises:
             UserError: An argument that the target refuses, now or when the function is called; the message names `key`.
         """
-        values = {**self.select(key), **given}
+        if not isinstance(group := self.select(key), Mapping) or "_target_" not in group:
+            raise UserError(f"{key}: {group!r} is not a group of keys with a `_target_`. Choose an option of {key}.")
+        values = {**group, **given}
         keys = {name: f"{key}.{name}" for name in values}
-        self._keys = {**keys, **self._keys}
+        self.keys = {**keys, **self.keys}
         with config_errors(key), self.named(keys):
             check_types(values, get_object(values["_target_"]), key)
             instance = instantiate({**self.select(key)}, **given, _convert_="all")
@@ -91,7 +106,7 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
     def run(composed: DictConfig) -> None:
         if not wants_traceback:
             os.environ.pop(_FULL_ERROR, None)
-        config = Config({})
+        config = Config(dict.fromkeys(composed), composed)
         again = "the same command without overwrite=true" if composed.get("overwrite") else "the same command"
         interrupted = f"interrupted; {again} continues"
         with (
@@ -99,10 +114,9 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
             report(message=lambda error: _logged(_message(error, config)), interrupted=interrupted),
             _kept_environment(),
         ):
-            values: Any = OmegaConf.to_container(composed, resolve=True)
-            config.values = values
+            config.resolve()
             job = HydraConfig.get()
-            write_call_record(Path(job.runtime.output_dir), [job.job.name, *job.overrides.task], values)
+            write_call_record(Path(job.runtime.output_dir), [job.job.name, *job.overrides.task], config.values)
             _check_keys(config)
             if text := _skipping_finished(task, config):
                 print(_logged(text), flush=True)
@@ -113,8 +127,8 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no report of each attempt to reach the hub
         logging.captureWarnings(True)
-        warnings.filterwarnings("ignore", "The `srun` command is available")  # also on a login node
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on a newer torch
+        warnings.filterwarnings("ignore", ".*srun. command is available")  # Lightning, on a login node of SLURM
         os.environ[_FULL_ERROR] = "1"  # while the config is composed: lets Hydra raise what it would print at length
         with report(message=lambda error: _message(error, Config({}))), failures_in_one_line():
             sys.argv[1:] = hydra_words(sys.argv[1:])
@@ -159,11 +173,11 @@ def this_command(module: str, folder: str, *overrides: str) -> list[str]:
     return [sys.executable, "-m", module, *words, *overrides, f"hydra.run.dir={logs}"]
 
 
-def training_run_dir(config: Config) -> Path:
+def training_run(config: Config) -> RunDir:
     """Return the run folder of a training: `run_dir`, or in a sweep a subfolder that names what the job varies.
 
-    In a sweep, `sys.argv` becomes the command line of this one job: Lightning starts the processes of the other
-    devices with it, and these must not start the sweep again.
+    In a sweep, `run_dir` becomes that subfolder, and `sys.argv` becomes the command line of this one job: Lightning
+    starts the processes of the other devices with it, and these must not start the sweep again.
     """
     job = HydraConfig.get()
     folder = Path(config["run_dir"])
@@ -172,7 +186,8 @@ def training_run_dir(config: Config) -> Path:
         if varied and "run_dir-" not in varied:
             folder /= re.sub(r"[^\w.+-]+", "_", varied)
         sys.argv[1:] = [*job.overrides.task, f"run_dir={quoted(str(folder))}"]
-    return folder
+        config.resolve(run_dir=str(folder))
+    return RunDir(folder)
 
 
 def check_training_config(config: Config, run: RunDir, *, state: str) -> None:
@@ -249,4 +264,6 @@ def _message(error: Exception, config: Config) -> str:
         return f"{group}={option}: there is no such option. Set {group} to one of: {', '.join(error.options)}."
     if unknown := re.match(r"Could not override '([^']+)'\.", str(error)):
         return f"{unknown[1]}: there is no such config key. See `--cfg job` for all keys."
+    if unmerged := re.match(r"Error merging override (?:\+\+)?([^=]+)=", str(error)):
+        return f"{unmerged[1]}: it is a group of keys, which this value cannot replace. Set its keys."
     return config.message(error)

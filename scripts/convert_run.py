@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, metavar="IN")
     parser.add_argument("target", type=Path, metavar="OUT")
     parser.add_argument("--to", required=True, choices=["trec", "text", "msmarco"])
-    parser.add_argument("--from-msmarco", action="store_true", help="the third column of IN holds ranks, not scores")
+    parser.add_argument("--from-msmarco", action="store_true", help="the third column of IN has ranks, not scores")
     parser.add_argument("--tag", default="", help="last column of the TREC run")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()

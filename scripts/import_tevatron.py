@@ -1,11 +1,10 @@
-"""Turns what Tevatron v1 wrote into a run folder: the model, and embeddings if they are asked for.
+"""Import what Tevatron v1 wrote into a run folder: the model, and embeddings with --embeddings.
 
     python scripts/import_tevatron.py MODEL RUN [--query-max-length 32] [--passage-max-length 156] [--separator " "]
     python scripts/import_tevatron.py MODEL RUN --embeddings PICKLE... --data FILE... [--side query --split test]
 
-Writes RUN/model, and with --embeddings also RUN/embeddings/, for which the pickles must have an embedding of every row
-of the data (--data: the corpus or the queries). Tevatron's folder does not tell lengths and separator: give those of
-its training.
+Together, the pickles must have an embedding of every row of --data (the corpus or the queries). Tevatron's folder does
+not contain lengths and separator: give those of its training.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # do not report that the pooler is left out
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no warning about the unused pooler
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from dpr_lightning.data.sources import open_corpus, open_queries
@@ -29,7 +28,7 @@ from dpr_lightning.model.export import save_bi_encoder
 from dpr_lightning.model.settings import Settings
 from dpr_lightning.run_dir import RunDir
 
-_ROWS_AT_ONCE = 16_384
+_CHUNK = 16_384
 
 
 def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
@@ -41,6 +40,7 @@ def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
     ids, count = list(source.rows["query_id" if is_query else "docid"]), 1 if is_query else args.num_shards
     with tempfile.TemporaryDirectory(dir=args.run_dir) as scratch:
         array = gather_rows(args.embeddings, ids, Path(scratch) / "rows")
+        form = {"dim": array.shape[1], "dtype": array.dtype.name, "overwrite": args.overwrite}
         for shard in range(count):
             rows = shard_rows(shard, count, len(ids))
             identity = Identity(
@@ -55,11 +55,9 @@ def import_embeddings(args: argparse.Namespace, fingerprint: str) -> str:
                 data_fingerprint=source.fingerprint,
             )
             path = run.query_embeddings(args.split) if is_query else run.passage_shard(shard, count)
-            form = {"dim": array.shape[1], "dtype": array.dtype.name, "chunk_size": _ROWS_AT_ONCE}
-            form |= {"ids": ids[rows.start : rows.stop], "overwrite": args.overwrite}
-            with EmbeddingWriter(path, identity, **form) as writer:
-                for first in range(rows.start + writer.done, rows.stop, _ROWS_AT_ONCE):
-                    writer.append(array[first : min(first + _ROWS_AT_ONCE, rows.stop)])
+            with EmbeddingWriter(path, identity, ids[rows.start : rows.stop], chunk_size=_CHUNK, **form) as writer:
+                for first in range(rows.start + writer.done, rows.stop, _CHUNK):
+                    writer.append(array[first : min(first + _CHUNK, rows.stop)])
                 writer.finish()
     return f"{path.parent}: {len(ids):,} embeddings in {count} files"
 
@@ -85,11 +83,8 @@ def main() -> None:
                 f"{args.model} is a file. Give the model's folder; embedding pickles, which might run code when read, "
                 "are read only after --embeddings, by a reader that accepts nothing but arrays and lists of ids."
             )
-        settings = Settings(
-            query_max_length=args.query_max_length,
-            passage_max_length=args.passage_max_length,
-            separator=args.separator,
-        )
+        keys = ("query_max_length", "passage_max_length", "separator")
+        settings = Settings(**{key: getattr(args, key) for key in keys})
         bi_encoder = load_tevatron(args.model, settings=settings)
         model, fingerprint = args.run_dir / "model", bi_encoder.fingerprint()
         if not (args.embeddings and model.exists() and load_bi_encoder(model).fingerprint() == fingerprint):

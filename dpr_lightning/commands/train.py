@@ -8,9 +8,8 @@ from dpr_lightning.launch import (
     config_errors,
     explicit_keys,
     save_training_config,
-    training_run_dir,
+    training_run,
 )
-from dpr_lightning.run_dir import RunDir
 
 
 @command
@@ -33,7 +32,7 @@ def _train(config: Config) -> str:
     from dpr_lightning.training.module import RetrieverModule
     from dpr_lightning.training.processes import only_training
 
-    run = RunDir(training_run_dir(config))
+    run = training_run(config)
     with config_errors("seed"):
         config.call(seed_everything, "", verbose=False)
     settings = config.call(Settings, "model")

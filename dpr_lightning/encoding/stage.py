@@ -24,6 +24,7 @@ from dpr_lightning.model.packed import packed_if_supported
 from dpr_lightning.run_dir import RunDir, shard_name
 
 _log = logging.getLogger(__name__)
+_MOST_SHARDS = 100_000
 
 
 class ShardEncoder:
@@ -35,7 +36,7 @@ class ShardEncoder:
         source: Source,
         *,
         side: str,
-        precision: str = "auto",
+        precision: str | int = "auto",
         dtype: str = "float32",
         chunk_size: int = 16_384,
         tokens_per_batch: int | str = "auto",
@@ -228,6 +229,8 @@ def missing_shards(run: RunDir, encoder: ShardEncoder, num_shards: int) -> list[
 
 def _check_num_shards(run: RunDir, num_shards: int) -> None:
     check_positive(num_shards, "num_shards")
+    if num_shards > _MOST_SHARDS:
+        raise UserError(f"num_shards: {num_shards:,} is more than {_MOST_SHARDS:,}. Lower `num_shards`.")
     of_count = shard_name(0, num_shards).lstrip("0")  # `-of-20`
     files = sorted(run.passage_shards.glob("[0-9]*-of-*.safetensors*"))
     others = [file.name for file in files if f"{of_count}." not in file.name]

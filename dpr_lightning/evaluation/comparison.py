@@ -1,8 +1,8 @@
-"""Several runs on the same questions: accuracies, and paired differences to the first run."""
+"""Evaluations of the same questions compared: accuracy@k of each, and paired differences from the first."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,66 +12,64 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.evaluation.accuracy import FirstHits, accuracy_at, paired_difference
 from dpr_lightning.evaluation.output import read_metrics, read_questions
 from dpr_lightning.files import file_hash
-from dpr_lightning.run_dir import RunDir
-
-Rows = Mapping[str, Mapping[str, Any]]  # qid -> line of questions.jsonl
 
 
-def compare(runs: Sequence[Path], split: str) -> tuple[dict[str, Any], dict[str, FirstHits]]:
-    """Return accuracies and differences at the cutoffs that all runs have, and each run's first hits, both by name.
+def compare(folders: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, FirstHits]]:
+    """Compare evaluations with the first one.
 
     Args:
-        runs: Run folders; the first is the baseline.
-        split: Name of the questions.
+        folders: The folders that `evaluate` wrote, by the name of each system.
+
+    Returns:
+        The figures at the cutoffs that all evaluations have, as plain data, and each system's first hits.
 
     Raises:
-        UserError: The runs were evaluated on different questions or answers, by different rules or at different
-            cutoffs, or a ranking has changed since.
+        UserError: The evaluations are not of the same questions, answers and rules, have no common cutoff, or are
+            older than their ranking.
     """
-    names = [run.name if [other.name for other in runs].count(run.name) == 1 else str(run) for run in runs]
-    if len(set(names)) < len(names):
-        raise UserError(f"{max(names, key=names.count)} is given twice. Give each run once.")
-    folders = [RunDir(run).evaluation(split) for run in runs]
-    questions = [{row["qid"]: row for row in read_questions(folder)} for folder in folders]
-    metrics = [read_metrics(folder) for folder in folders]
-    for folder, own, figures in zip(folders, questions, metrics, strict=True):
-        _check_same_questions(folder, own, folders[0], questions[0])
-        if any(figures.get(key) != metrics[0].get(key) for key in ("answers", "match_title")):
-            raise UserError(f"{folder} and {folders[0]} look for answers by different rules. Evaluate them alike.")
-        _check_ranking(folder, figures)
-    cutoffs = [set(map(int, figures["accuracy"])) for figures in metrics]
+    questions = {name: {row["qid"]: row for row in read_questions(folder)} for name, folder in folders.items()}
+    metrics = {name: read_metrics(folder) for name, folder in folders.items()}
+    baseline = next(iter(folders))
+    for name, folder in folders.items():
+        pair = f"{folder} and {folders[baseline]}"
+        _check_same_questions(pair, questions[name], questions[baseline])
+        if any(metrics[name].get(key) != metrics[baseline].get(key) for key in ("answers", "match_title")):
+            raise UserError(f"{pair} match answers by different rules. Evaluate both by the same rule.")
+        _check_ranking(folder, metrics[name])
+    cutoffs = [set(map(int, figures["accuracy"])) for figures in metrics.values()]
     topk = sorted(set.intersection(*cutoffs))
     if not topk:
-        raise UserError(f"{', '.join(map(str, folders))}: no cutoff in common. Evaluate with answers and equal topk.")
-    hits = {
-        name: np.array([own[qid]["first_hit"] or 0 for qid in questions[0]])
-        for name, own in zip(names, questions, strict=True)
-    }
-    first = hits[names[0]]
-    systems: dict[str, dict[str, Any]] = {}
+        raise UserError(
+            f"{', '.join(map(str, folders.values()))}: no common cutoff. Evaluate with answers and the same `topk`."
+        )
+    qids = list(questions[baseline])
+    hits = {name: np.array([rows[qid]["first_hit"] or 0 for qid in qids]) for name, rows in questions.items()}
+    systems: dict[str, Any] = {}
     for name, ranks in hits.items():
         systems[name] = {"accuracy": {str(k): accuracy_at(ranks, k)._asdict() for k in topk}}
-        if ranks is not first:
-            systems[name]["difference"] = {str(k): paired_difference(ranks, first, k)._asdict() for k in topk}
-    result: dict[str, Any] = {"split": split, "questions": len(first), "baseline": names[0], "systems": systems}
-    result["left_out"] = sorted(set.union(*cutoffs).difference(topk))
-    result["corpora"] = len({figures.get("corpus_fingerprint") for figures in metrics} - {None})
+        if name != baseline:
+            differences = {str(k): paired_difference(ranks, hits[baseline], k)._asdict() for k in topk}
+            systems[name]["difference"] = differences
+    result = {
+        "questions": len(qids),
+        "baseline": baseline,
+        "systems": systems,
+        "left_out": sorted(set.union(*cutoffs).difference(topk)),
+        "corpora": len({figures.get("corpus_fingerprint") for figures in metrics.values()} - {None}),
+    }
     return result, hits
 
 
-def _check_same_questions(folder: Path, own: Rows, first_folder: Path, first: Rows) -> None:
-    """Raise UserError unless two evaluations are of the same questions with the same answers."""
-    if apart := own.keys() ^ first.keys():
-        raise UserError(f"{folder} and {first_folder} differ in question {min(apart)}. Evaluate the same questions.")
-    for qid, row in own.items():
+def _check_same_questions(pair: str, rows: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    if unshared := rows.keys() ^ first.keys():
+        raise UserError(f"{pair} differ in question {min(unshared)}. Evaluate the same questions.")
+    for qid, row in rows.items():
         if row.get("answers") != first[qid].get("answers"):
-            raise UserError(
-                f"{folder} and {first_folder} have different answers to question {qid}. Evaluate them alike."
-            )
+            raise UserError(f"{pair} have different answers to question {qid}. Evaluate with the same answers.")
 
 
 def _check_ranking(folder: Path, figures: Mapping[str, Any]) -> None:
-    """Raise UserError if the ranking has changed since it was evaluated, where it still exists."""
+    """Raise UserError if the ranking still exists and has changed since it was evaluated."""
     ranking = Path(figures.get("run_file", ""))
     if "run_file_xxh3" in figures and ranking.is_file() and file_hash(ranking) != figures["run_file_xxh3"]:
         raise UserError(f"{folder} is older than {ranking}, which has changed since. Run evaluate.py again.")

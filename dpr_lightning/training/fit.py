@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -29,6 +27,7 @@ from dpr_lightning.training.early_stopping import validation_callbacks
 from dpr_lightning.training.module import RetrieverModule
 from dpr_lightning.training.preemption import StopOnSignal, StoppedBySignalError
 from dpr_lightning.training.processes import check_processes, overwrites, remember_overwriting
+from dpr_lightning.training.trainer_errors import trainer_errors
 from dpr_lightning.training.write_errors import write_errors
 
 _log = logging.getLogger(__name__)
@@ -54,8 +53,10 @@ def prepare_run(run: RunDir, *, overwrite: bool) -> None:
             "read-only. Remove it, or choose another run_dir."
         )
     if overwrite:
-        empty_folder(run.model)
         empty_folder(run.train)
+        empty_folder(model)
+        if model.exists():
+            model.rmdir()  # to `-e` and `exists`, a link to nothing does not exist
     run.train.resolve().mkdir(parents=True, exist_ok=True)
     if overwrite:
         remember_overwriting(run)
@@ -103,7 +104,7 @@ def make_trainer(
     required: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
     if module.grad_cache is not None:
         required["gradient_clip_val"] = None  # the module clips
-    with _trainer_errors(RuntimeError), warnings.catch_warnings():  # a RuntimeError is about the tasks of a SLURM job
+    with trainer_errors(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")  # refused below
         trainer = configured(
             logger=list(loggers),
@@ -141,7 +142,7 @@ def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule,
     (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal)]  # type: ignore[attr-defined]
     with stop.handling():
         try:
-            with _trainer_errors():
+            with trainer_errors():
                 trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         except StoppedBySignalError:
             _end_after(stop, trainer)
@@ -183,16 +184,6 @@ def _check_scores(module: RetrieverModule, data: RetrievalDataModule) -> None:
         raise UserError(
             "loss: learns from a teacher's scores, and no row of `train` has scores. Add them, or choose another loss."
         )
-
-
-@contextlib.contextmanager
-def _trainer_errors(*others: type[Exception]) -> Iterator[None]:
-    mistakes: tuple[type[Exception], ...] = (MisconfigurationException, *others)
-    try:
-        yield
-    except mistakes as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"trainer: {reason} Choose trainer=cpu, gpu or ddp, or correct its arguments.") from error
 
 
 def _resumed(checkpoint: Path | None) -> str:

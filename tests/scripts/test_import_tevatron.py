@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from support.commands import mistake, run_script, succeed
+from support.commands import assert_mistake, assert_succeeds, run_script
 from support.world import passage, question, write_jsonl
 from torch import nn
 from torch.nn import functional
@@ -84,7 +84,7 @@ def as_imported(bi_encoder, side):
 )
 def test_an_imported_model_embeds_as_tevatron_does(tevatron, tmp_path, untied, pooler):
     folder = tevatron(untied=untied, pooler=pooler)
-    out = succeed(run_script("import_tevatron", folder, tmp_path / "run", "--passage-max-length", "40"))
+    out = assert_succeeds(run_script("import_tevatron", folder, tmp_path / "run", "--passage-max-length", "40"))
     tied = not untied and (pooler is None or pooler["tied"])
     assert out == f"{tmp_path}/run/model: {6 if pooler else 32} dimensions, tied: {tied}\n"
     bi_encoder = load_bi_encoder(tmp_path / "run" / "model")
@@ -102,30 +102,30 @@ def test_a_folder_without_a_tevatron_model_is_refused(tevatron, tmp_path):
     folder = tevatron(pooler={"tied": True})
     weights = torch.load(folder / "pooler.pt", weights_only=True)
     run = tmp_path / "run"
-    assert "absent is not a folder" in mistake(run_script("import_tevatron", tmp_path / "absent", run))
+    assert "absent is not a folder" in assert_mistake(run_script("import_tevatron", tmp_path / "absent", run))
     for broken, message in (
         ({"linear_q.weight": weights["linear_q.weight"]}, r"pooler.pt has {'linear_q.weight': [6, 32]} instead of"),
         ({**weights, "linear_p.bias": torch.zeros(7)}, "Use pooler and model of one training"),
         ({"linear_q": Harm(tmp_path / "harm")}, "pooler.pt contains more than weights"),
     ):
         torch.save(broken, folder / "pooler.pt")
-        assert message in mistake(run_script("import_tevatron", folder, run))
+        assert message in assert_mistake(run_script("import_tevatron", folder, run))
     torch.save(weights, folder / "pooler.pt")
     (folder / "pooler_config.json").write_text('{"input_dim": 32, "tied": true}')
-    assert "pooler_config.json lacks output_dim" in mistake(run_script("import_tevatron", folder, run))
+    assert "pooler_config.json lacks output_dim" in assert_mistake(run_script("import_tevatron", folder, run))
     (folder / "pooler_config.json").unlink()
-    assert "has pooler.pt, but no pooler_config.json" in mistake(run_script("import_tevatron", folder, run))
+    assert "has pooler.pt, but no pooler_config.json" in assert_mistake(run_script("import_tevatron", folder, run))
     assert not run.exists()
     assert not (tmp_path / "harm").exists()
 
 
 def test_an_existing_model_is_not_replaced(tevatron, tmp_path):
     first, second = tevatron(), tevatron(untied=True)
-    succeed(run_script("import_tevatron", first, tmp_path / "run"))
+    assert_succeeds(run_script("import_tevatron", first, tmp_path / "run"))
     before = load_bi_encoder(tmp_path / "run" / "model").fingerprint()
-    assert "Give --overwrite, or another RUN" in mistake(run_script("import_tevatron", second, tmp_path / "run"))
+    assert "Give --overwrite, or another RUN" in assert_mistake(run_script("import_tevatron", second, tmp_path / "run"))
     other = ["--embeddings", tmp_path / "x.pkl", "--data", tmp_path / "x.jsonl"]
-    assert "Give --overwrite, or another RUN" in mistake(
+    assert "Give --overwrite, or another RUN" in assert_mistake(
         run_script("import_tevatron", second, tmp_path / "run", *other)
     )
     assert load_bi_encoder(tmp_path / "run" / "model").fingerprint() == before
@@ -161,7 +161,7 @@ def run_import(tmp_path, model, pickles, *options):
 
 def test_embeddings_are_imported_in_the_order_of_the_data(embeddings, tmp_path):
     model, pickles, array = embeddings
-    out = succeed(run_import(tmp_path, model, reversed(pickles)))
+    out = assert_succeeds(run_import(tmp_path, model, reversed(pickles)))
     assert out.splitlines()[1] == f"{tmp_path}/run/embeddings/passage: 11 embeddings in 2 files"
     shards = open_passages(tmp_path / "run" / "embeddings" / "passage").shards
     assert [docid for shard in shards for docid in shard.ids] == [f"d{i}" for i in range(11)]
@@ -177,7 +177,7 @@ def test_query_embeddings_of_any_pickle_protocol_are_imported(tevatron, tmp_path
     array = np.arange(128, dtype=np.float16).reshape(4, 32)
     (tmp_path / "q.pkl").write_bytes(pickle.dumps((array, [f"q{i}" for i in range(4)]), protocol=protocol))
     model = tevatron()
-    succeed(run_import(tmp_path, model, [tmp_path / "q.pkl"], "--side", "query", "--split", "dev"))
+    assert_succeeds(run_import(tmp_path, model, [tmp_path / "q.pkl"], "--side", "query", "--split", "dev"))
     found = open_embeddings(tmp_path / "run" / "embeddings" / "query" / "dev.safetensors")
     assert found.array.dtype == np.float16
     np.testing.assert_array_equal(found.array, array)
@@ -217,7 +217,7 @@ def test_pickles_of_other_content_are_refused_and_never_run(embeddings, tmp_path
 
 def test_a_pickle_given_as_model_is_refused_with_the_reason(embeddings, tmp_path):
     _, pickles, _ = embeddings
-    message = mistake(run_script("import_tevatron", pickles[0], tmp_path / "run"))
+    message = assert_mistake(run_script("import_tevatron", pickles[0], tmp_path / "run"))
     assert "might run code when read" in message
     assert "--embeddings" in message
     (tmp_path / "cut.pkl").write_bytes(pickles[0].read_bytes()[:200])

@@ -63,6 +63,6 @@ def test_an_unfinished_training_does_not_resume_with_other_settings(command, set
         assert err.startswith(f"{override.partition('=')[0]}: is ") and err.count("\n") == 1
         assert f"as in {run}/train/config.yaml" in err
         assert not (run / "model").exists()
-    code, out, err = command("train", *same, "trainer.log_every_n_steps=7", "checkpoint.every_n_steps=9")
+    code, out, err = command("train", *same, "trainer.log_every_n_steps=2", "checkpoint.every_n_steps=9")
     assert (code, err) == (0, "")
     assert "resumed from" in out
