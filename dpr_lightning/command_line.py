@@ -31,7 +31,7 @@ def hydra_words(words: list[str]) -> list[str]:
     does not name the run folder).
 
     Raises:
-        UserError: A value that Hydra cannot read; the message names the key.
+        UserError: A value that Hydra cannot read, or a launcher without a sweep; the message names the key.
     """
     sweep = any(word in _MULTIRUN for word in words)
     words = [_quote_text(word, sweep) for word in words]
@@ -40,9 +40,12 @@ def hydra_words(words: list[str]) -> list[str]:
         if added := _ADDED_KEY.match(word):
             raise UserError(f"{added[1]}: there is no such config key. See `--cfg job` for all keys.")
     overrides = [_parse(word) for word in words if "=" in word and not word.startswith("-")]
+    launcher = next((word for word in words if word.startswith("hydra/launcher=")), None)
     if not sweep:
+        if launcher:
+            raise UserError(f"hydra/launcher: {launcher} is for sweeps. Add -m, also for one job, or leave it out.")
         return words
-    if any(word.startswith("hydra/launcher=slurm") for word in words) and not shutil.which("srun"):
+    if launcher and launcher.startswith("hydra/launcher=slurm") and not shutil.which("srun"):
         raise UserError("hydra/launcher: there is no SLURM here (no srun). Leave it out, or start this where SLURM is.")
     fixed = {override.key_or_group for override in overrides if not override.is_sweep_override()} | {"overwrite"}
     if "run_dir" not in fixed:

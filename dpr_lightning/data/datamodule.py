@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -158,4 +159,14 @@ class RetrievalDataModule(pl.LightningDataModule):
             "collate_fn": self.collate,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": _leave_signals_to_parent,
         }
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ignore the signals on which the training process saves a checkpoint, for which it needs its workers.
+
+    SLURM and terminals send them to every process.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

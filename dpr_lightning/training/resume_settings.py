@@ -83,7 +83,9 @@ _RENAMED: dict[Any, str] = {  # `_target_` of trainings that began before the lo
 }
 
 
-def check_resume_settings(saved: Mapping[str, Any], current: Mapping[str, Any], file: Path) -> None:
+def check_resume_settings(
+    saved: Mapping[str, Any], current: Mapping[str, Any], file: Path, *, state: str = "unfinished"
+) -> None:
     """Raise UserError unless a training with the `current` config may resume one that began with the `saved` config.
 
     A key that is in neither table must not change. A missing key counts as null, or as its value in `_ADDED`.
@@ -92,6 +94,7 @@ def check_resume_settings(saved: Mapping[str, Any], current: Mapping[str, Any], 
         saved: The config of the unfinished training, as nested dicts.
         current: The config of this one.
         file: The file of the saved config, for the message.
+        state: `finished` or `unfinished`, for the message.
     """
     began, now = dict(_values("", saved)), dict(_values("", current))
     for key in [*now, *(key for key in began if key not in now)]:
@@ -101,7 +104,7 @@ def check_resume_settings(saved: Mapping[str, Any], current: Mapping[str, Any], 
         if (type(old), old) != (type(new), new) and (rule := rule_of(key)) not in MAY_CHANGE:
             reason = MUST_MATCH.get(rule, "it is not known to leave the result as it is")
             raise UserError(
-                f"{key}: is {new!r}, but the unfinished training in {file.parent} began with {old!r}, and {reason}. "
+                f"{key}: is {new!r}, but the {state} training in {file.parent} began with {old!r}, and {reason}. "
                 f"Set {key} as in {file}, set overwrite=true to train from the start, or choose another run_dir."
             )
 
