@@ -19,14 +19,14 @@ def evaluate(config: Config) -> str:
     corpus = config.call(open_corpus, "data", keys={"files": "data.corpus"}, name="data.corpus")
     evaluation = config.call(
         stage.evaluate,
-        "data",
         "",
+        "data",
         run=run,
         queries=queries,
         corpus=corpus,
         keys={"qrels": f"data.qrels.{split}"},
     )
-    table = accuracy_table(config["name"], evaluation.metrics, config["data.published"])
+    table = config.call(accuracy_table, "data", name=config["name"], metrics=evaluation.metrics)
     return f"{table}\n{evaluation.summary}"
 
 

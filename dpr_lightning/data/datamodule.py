@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,10 @@ class ResumableLoader(DataLoader[Any]):
 
 
 class RetrievalDataModule(pl.LightningDataModule):
-    """Training batches, shuffled by seed and epoch, and validation batches if `dev` is given."""
+    """Training batches, shuffled by seed and epoch, and validation batches if `dev` is given.
+
+    `fingerprints` has the number of rows and their fingerprint for `train` and `dev`.
+    """
 
     def __init__(
         self,
@@ -97,15 +101,18 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.collate = Collator(inputs)
         queries = queries or {}
         options: dict[str, Any] = {"skip_invalid": skip_invalid, "format": format, "corpus": corpus}
-        rows, self._weights = open_mixture(train, train_weights, queries=queries.get("train"), **options)
+        mixture = open_mixture(train, train_weights, queries=queries.get("train"), **options)
+        rows, self._weights, fingerprint = mixture
+        self.fingerprints = {"train": (len(rows), fingerprint)}
         self.train_examples = TrainingExamples(
             rows, passages_per_query=passages_per_query, positives=positives, negatives=negatives, seed=seed
         )
         self._resume_at: dict[str, int] = {}
         self.dev_examples = None
         if dev:
-            dev_rows = open_training(dev, name="dev", queries=queries.get("dev"), **options).rows
-            self.dev_examples = DevExamples(dev_rows, negatives=dev_negatives)
+            source = open_training(dev, name="dev", queries=queries.get("dev"), **options)
+            self.fingerprints["dev"] = (len(source.rows), source.fingerprint)
+            self.dev_examples = DevExamples(source.rows, negatives=dev_negatives)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches of `batch_size` questions."""
@@ -152,4 +159,14 @@ class RetrievalDataModule(pl.LightningDataModule):
             "collate_fn": self.collate,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": _leave_signals_to_parent,
         }
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ignore the signals on which the training process saves a checkpoint, for which it needs its workers.
+
+    SLURM and terminals send them to every process.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

@@ -13,8 +13,10 @@ from dpr_lightning.errors import UserError
 
 def open_mixture(
     files: Files, weights: Sequence[float] | None, **options: Any
-) -> tuple[datasets.Dataset, list[tuple[int, float]]]:
-    """Return all training rows and, for each entry of `files`, the number of its rows and its weight.
+) -> tuple[datasets.Dataset, list[tuple[int, float]], str]:
+    """Return all training rows; for each entry of `files`, the number of its rows and its weight; the fingerprint.
+
+    The fingerprint is that of the rows; with weights, those of all entries, joined by `+`.
 
     Args:
         files: See `open_training`.
@@ -26,8 +28,8 @@ def open_mixture(
             least 0.
     """
     if weights is None:
-        rows = open_training(files, **options).rows
-        return rows, [(len(rows), 1.0)]
+        source = open_training(files, **options)
+        return source.rows, [(len(source.rows), 1.0)], source.fingerprint
     entries = [files] if files is None or isinstance(files, str) else list(files)
     if len(weights) != len(entries):
         raise UserError(
@@ -36,5 +38,7 @@ def open_mixture(
     for weight in weights:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise UserError(f"train_weights: {weight!r} is not a number of at least 0. Correct `train_weights`.")
-    parts = [open_training(entry, **options).rows for entry in entries]
-    return datasets.concatenate_datasets(parts), [(len(p), w) for p, w in zip(parts, weights, strict=True)]
+    sources = [open_training(entry, **options) for entry in entries]
+    sizes = [(len(source.rows), weight) for source, weight in zip(sources, weights, strict=True)]
+    fingerprint = "+".join(source.fingerprint for source in sources)
+    return datasets.concatenate_datasets([source.rows for source in sources]), sizes, fingerprint
