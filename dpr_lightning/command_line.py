@@ -18,7 +18,7 @@ _ADDED_KEY = re.compile(
 )
 _TEXT_KEYS = re.compile(
     r"\+{0,2}(?:name|run_dir|model_dir|run_file|split|index|data\.(?:train|dev|corpus)|data\.(?:queries|qrels)\.[^=]+|"
-    r"model\.(?:name_or_path|separator))"
+    r"model\.(?:name_or_path|separator|query_prompt|passage_prompt))"
 )
 _GRAMMAR = re.compile(r"""null|'.*'|".*"|\[.*\]|(?:choice|glob|range|shuffle|sort)\(.*\)|.*\$\{.*""", re.DOTALL)
 
@@ -72,8 +72,11 @@ def _quote_text(word: str, sweep: bool) -> str:
 def _parse(word: str) -> Override:
     try:
         override = OverridesParser.create().parse_override(word)
-        if override.key_or_group in _GROUPS and not isinstance(override.value(), str | list | dict | Sweep | None):
-            raise UserError(f"{word}: there is no such option. Choose one of conf/{override.key_or_group}/.")
+        group, option = override.key_or_group, override.value()
+        options = option if isinstance(option, list) else [option]
+        is_default = group == "experiment" and option is None
+        if group in _GROUPS and not is_default and not all(isinstance(one, str | dict | Sweep) for one in options):
+            raise UserError(f"{word}: there is no such option. Choose one of conf/{group}/.")
         return override
     except HydraException as error:
         key, _, value = word.partition("=")

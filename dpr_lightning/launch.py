@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,24 +64,26 @@ class Config(Arguments):
         """Return the value under a dotted key."""
         return self.select(key)
 
-    def instantiate(self, key: str, **given: Any) -> Any:
+    def instantiate(self, key: str, *, omit: Collection[str] = (), **given: Any) -> Any:
         """Make the object that a group with `_target_` describes; with `_partial_`, a function that makes it.
 
         Args:
             key: The group.
+            omit: Keys of the group that are not arguments of the target.
             given: Arguments that override or extend those of the config.
 
         Raises:
             UserError: An argument that the target refuses, now or when the function is called; the message names `key`.
         """
-        if not isinstance(group := self.select(key), Mapping) or "_target_" not in group:
+        if not isinstance(group := self.select(key), Mapping) or not isinstance(group.get("_target_"), str):
             raise UserError(f"{key}: {group!r} is not a group of keys with a `_target_`. Choose an option of {key}.")
-        values = {**group, **given}
+        configured = {name: value for name, value in group.items() if name not in omit}
+        values = {**configured, **given}
         keys = {name: f"{key}.{name}" for name in values}
         self.keys = {**keys, **self.keys}
         with config_errors(key), self.named(keys):
             check_types(values, get_object(values["_target_"]), key)
-            instance = instantiate({**self.select(key)}, **given, _convert_="all")
+            instance = instantiate(configured, **given, _convert_="all")
         if not values.get("_partial_"):
             return instance
 
@@ -268,4 +270,6 @@ def _message(error: Exception, config: Config) -> str:
         return f"{unknown[1]}: there is no such config key. See `--cfg job` for all keys."
     if unmerged := re.match(r"Error merging override (?:\+\+)?([^=]+)=", str(error)):
         return f"{unmerged[1]}: it is a group of keys, which this value cannot replace. Set its keys."
+    if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
+        return f"{missing[1]}: is not set. Set it on the command line: {missing[1]}=…"
     return config.message(error)

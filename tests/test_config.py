@@ -109,10 +109,16 @@ def test_an_option_has_only_what_differs_from_its_base(option):
         assert not {key for key in own.keys() & extended.keys() if own[key] == extended[key]}
 
 
+def composed_with(group, name):
+    """The config with one option, whose mandatory keys are set."""
+    mandatory = [key for key, value in read(CONF / group / f"{name}.yaml")[1].items() if value == "???"]
+    return composed("train", f"{group}={name}", *(f"{group}.{key}=folder" for key in mandatory), with_hydra=True)
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes(option):
     group, _, name = option.rpartition("/")
-    config = composed("train", f"{group}={name}", with_hydra=True)
+    config = composed_with(group, name)
     assert config.hydra.runtime.choices[group] == name
     config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     values(config)
@@ -121,14 +127,14 @@ def test_every_option_of_every_group_composes(option):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_target_imports_and_takes_the_keys_beside_it(option):
     group, _, name = option.rpartition("/")
-    config = composed("train", f"{group}={name}", with_hydra=True)
+    config = composed_with(group, name)
     part = "hydra.launcher" if group == "hydra/launcher" else group.partition("/")[0]  # model/lora is part of model
     found = [node for node in _nodes(OmegaConf.select(config, part)) if "_target_" in node]
     assert found or part in ("data", "model")
     for node in found:
         parameters = inspect.signature(get_object(node._target_)).parameters
         takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-        assert takes_any or set(node) - {"_target_", "_partial_"} <= set(parameters)
+        assert takes_any or set(node) - {"_target_", "_partial_", "dims"} <= set(parameters)  # dims wraps any loss
 
 
 def _nodes(node):
@@ -163,6 +169,9 @@ def test_the_published_recipe_on_four_gpus():
         "query_max_length": 32,
         "passage_max_length": 156,
         "separator": " ",
+        "query_prompt": "",
+        "passage_prompt": "",
+        "dtype": "float32",
         "gradient_checkpointing": False,
     }
     assert recipe["optimizer"] == {

@@ -29,6 +29,7 @@ def _train(config: Config) -> str:
     from dpr_lightning.model.settings import Settings
     from dpr_lightning.training.fit import fit, make_trainer, prepare_run
     from dpr_lightning.training.grad_cache import make_grad_cache
+    from dpr_lightning.training.losses.matryoshka import at_dims
     from dpr_lightning.training.module import RetrieverModule
     from dpr_lightning.training.processes import only_training
 
@@ -38,9 +39,10 @@ def _train(config: Config) -> str:
     settings = config.call(Settings, "model")
     bi_encoder = config.call(load_bi_encoder, "model", settings=settings, explicit=explicit_keys("model"))
     data = config.call(RetrievalDataModule, "data", "", inputs=bi_encoder.inputs)
-    parts = {key: config.instantiate(key) for key in ("loss", "optimizer", "scheduler")}
+    parts = {key: config.instantiate(key) for key in ("optimizer", "scheduler")}
+    loss = config.call(at_dims, "loss", loss=config.instantiate("loss", omit=["dims"]), bi_encoder=bi_encoder)
     grad_cache = config.call(make_grad_cache, "grad_cache")
-    module = config.call(RetrieverModule, "trainer", bi_encoder=bi_encoder, grad_cache=grad_cache, **parts)
+    module = config.call(RetrieverModule, "trainer", bi_encoder=bi_encoder, loss=loss, grad_cache=grad_cache, **parts)
     trainer = config.call(
         make_trainer,
         "checkpoint",

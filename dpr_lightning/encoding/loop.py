@@ -43,6 +43,7 @@ def encode_rows(
     ids: Sequence[str],
     token_ids: Callable[[range], TokenIds],
     tokens_per_batch: int,
+    cut: Callable[[Tensor], Tensor],
     progress: Progress,
 ) -> Speed:
     """Encode the rows that `writer` does not have yet, and finish its file.
@@ -58,6 +59,7 @@ def encode_rows(
         ids: The id of each row of the shard, for error messages.
         token_ids: Returns the token ids of a range of the shard's rows.
         tokens_per_batch: The most tokens of a batch, padding included.
+        cut: Returns the part of embeddings [N, encoder.dim] that the file stores.
         progress: Counts the rows of each batch.
 
     Raises:
@@ -79,7 +81,7 @@ def encode_rows(
             embeddings = []
             for rows in batches:
                 batch = batch_of([chunk[row] for row in rows])
-                embeddings.append(encoder(**_to_device(batch, device)))
+                embeddings.append(cut(encoder(**_to_device(batch, device))))
                 padded_tokens += batch["input_ids"].numel()
                 progress.advance(len(rows))
             tokens += sum(lengths)

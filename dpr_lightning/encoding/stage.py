@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from dpr_lightning.errors import FinishedError, UserError, check_choice, check_p
 from dpr_lightning.model.bi_encoder import BiEncoder
 from dpr_lightning.model.inference import for_inference, resolve_precision
 from dpr_lightning.model.packed import packed_if_supported
+from dpr_lightning.model.truncation import check_dim, fingerprint_at, truncate
 from dpr_lightning.run_dir import RunDir, shard_name
 
 _log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class ShardEncoder:
         side: str,
         precision: str | int = "auto",
         dtype: str = "float32",
+        dim: int | None = None,
         chunk_size: int = 16_384,
         tokens_per_batch: int | str = "auto",
         overwrite: bool = False,
@@ -51,6 +54,7 @@ class ShardEncoder:
             side: `passage` or `query`.
             precision: The precision of the computation: `auto`, `32`, `bf16` or `16`.
             dtype: The type of the embeddings in the file: `float32` or `float16`.
+            dim: The number of components to keep of each embedding; None keeps all.
             chunk_size: The rows of a chunk.
             tokens_per_batch: The most tokens of a batch, padding included; `auto` means 2,048 on a CPU, whose caches
                 are small, and 65,536 on a GPU.
@@ -70,7 +74,11 @@ class ShardEncoder:
         check_positive(tokens_per_batch, "tokens_per_batch")
         self.source, self.side, self.dtype, self.overwrite = source, side, dtype, overwrite
         self.chunk_size, self.tokens_per_batch = chunk_size, int(tokens_per_batch)
-        self.inputs, self.model_fingerprint = bi_encoder.inputs, bi_encoder.fingerprint()
+        full = getattr(bi_encoder, side).dim
+        self.dim = full if dim is None else dim
+        check_dim(self.dim, full, "dim")
+        self.inputs, self.model_fingerprint = bi_encoder.inputs, fingerprint_at(bi_encoder, self.dim)
+        self._cut = functools.partial(truncate, dim=self.dim, normalize=bi_encoder.settings.normalize)
         self.precision, self._is_precision_set = resolve_precision(str(precision), torch_device), precision != "auto"
         self.encoder = packed_if_supported(
             for_inference(getattr(bi_encoder, side), device=torch_device, precision=self.precision)
@@ -97,7 +105,7 @@ class ShardEncoder:
             path,
             self._identity(shard, num_shards, rows),
             ids,
-            dim=self.encoder.dim,
+            dim=self.dim,
             dtype=self.dtype,
             chunk_size=self.chunk_size,
             overwrite=self.overwrite,
@@ -112,6 +120,7 @@ class ShardEncoder:
                 ids=ids,
                 token_ids=self._tokenize_from(rows.start),
                 tokens_per_batch=self.tokens_per_batch,
+                cut=self._cut,
                 progress=progress,
             )
         return _summary(path, len(rows), speed, self.precision)

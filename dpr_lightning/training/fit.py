@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from dpr_lightning.data.datamodule import RetrievalDataModule
 from dpr_lightning.errors import FinishedError, UserError
 from dpr_lightning.files import empty_folder
+from dpr_lightning.model.card import Origin
 from dpr_lightning.model.export import save_bi_encoder
 from dpr_lightning.run_dir import RunDir
 from dpr_lightning.training.callbacks import SeededSteps, StepReport
@@ -156,9 +157,16 @@ def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule,
         return ""
     refuse_diverged(trainer, module.bi_encoder)
     with write_errors(run.model):
-        save_bi_encoder(module.bi_encoder, run.model)
+        save_bi_encoder(module.bi_encoder, run.model, origin=_origin(trainer, module, data, run))
     seconds = time.perf_counter() - start
     return f"{run.model}: trained {trainer.global_step:,} steps in {seconds:,.0f} s{_resumed(checkpoint)}"
+
+
+def _origin(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule, run: RunDir) -> Origin:
+    base = module.bi_encoder.passage.transformer.config.name_or_path
+    rows = {name: f"{count:,} rows, fingerprint {hashed}" for name, (count, hashed) in data.fingerprints.items()}
+    config = run.training_config.read_text(encoding="utf-8") if run.training_config.exists() else ""
+    return Origin(f"Trained from {base} for {trainer.global_step:,} steps.", rows, config)
 
 
 def _end_after(stop: StopOnSignal, trainer: pl.Trainer) -> NoReturn:

@@ -11,7 +11,8 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 def test_the_documented_scripts_exist():
     names = {path.stem for path in SCRIPTS}
-    assert names >= {"ask", "compare", "convert_run", "import_tevatron", "mine_negatives", "verify_embeddings"}
+    assert names >= {"ask", "compare", "convert_run", "mine_negatives", "verify_embeddings"}
+    assert names >= {"import_model", "import_embeddings", "export_embeddings", "push_to_hub"}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
