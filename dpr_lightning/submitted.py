@@ -105,6 +105,8 @@ def _of_submitit(message: str) -> str | None:
     if refused := re.search(r"sbatch: error: (?:Batch job submission failed: )?(.*)", message):
         setting = next((name for text, name in _SETTINGS.items() if text in message.lower()), "KEY")
         return f"hydra.launcher: SLURM refuses the jobs ({refused[1].strip()}). Correct hydra.launcher.{setting}."
+    if ended := re.search(r"Job not requeued because: (.*)\.", message):
+        return f"hydra.launcher.max_num_timeout: a job was not queued again ({ended[1]}). The same command continues."
     if lost := re.match(r"(Job \S+) .* with path (\S+)\n.*\(state: (.*)\)", message):
         log = lost[2].replace("_result.pkl", "_log.err")
         return f"{lost[1]} of SLURM ended as {lost[3]}; its log is {log}. The same command runs only what is missing."
