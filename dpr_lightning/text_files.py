@@ -1,8 +1,10 @@
-"""Lines of UTF-8 text files in the variants that other programs write: byte order marks, CRLF, gzip."""
+"""UTF-8 text files in the variants that other programs write: byte order marks, CRLF, gzip."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +27,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     number = 0
     with path.open("rb") as raw:
-        lines = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else raw
         try:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(_unpacked(raw), 1):
                 yield number, line.removesuffix(b"\n").removesuffix(b"\r").decode().removeprefix(BYTE_ORDER_MARK)
         except UnicodeDecodeError as error:
             problem = f"not UTF-8 text ({error.reason} at byte {error.start})"
@@ -38,6 +39,30 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             ) from error
 
 
+@contextlib.contextmanager
+def open_text(path: Path, *, errors: str = "strict") -> Iterator[io.TextIOWrapper]:
+    """Open a UTF-8 file, without its byte order mark and compressed with gzip or not, for reading in pieces.
+
+    Args:
+        path: The file.
+        errors: What to do with bytes that are not UTF-8, as for `open`.
+
+    Raises:
+        UserError: The file is not UTF-8 text, or its compressed data is damaged.
+    """
+    with path.open("rb") as raw, io.TextIOWrapper(_unpacked(raw), "utf-8-sig", errors, "\n") as file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 text ({error.reason}). Convert the file to UTF-8.") from error
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(f"{path}: damaged gzip data ({error}). Fetch the file again.") from error
+
+
 def excerpt(line: str) -> str:
     """Return the start of a line in quotes for a message, with characters escaped that a terminal would interpret."""
     return repr(line.strip()[:60])
+
+
+def _unpacked(raw: io.BufferedReader) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else raw
