@@ -13,8 +13,9 @@ from dpr_lightning.data.sources import Source
 from dpr_lightning.evaluation.accuracy import FirstHits, accuracy_at
 from dpr_lightning.evaluation.answers import answer_finder, answer_problem
 from dpr_lightning.evaluation.depth import bounds, is_measured, undecided_at
+from dpr_lightning.evaluation.judged import judge
 from dpr_lightning.evaluation.passages import Passages
-from dpr_lightning.evaluation.qrels import judge, read_qrels
+from dpr_lightning.evaluation.qrels import read_qrels
 from dpr_lightning.retrieval.rankings import Ranking
 from dpr_lightning.text_files import excerpt
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.evaluation.qrels import judge, read_qrels
+from dpr_lightning.evaluation.judged import judge
+from dpr_lightning.evaluation.qrels import read_qrels
 from dpr_lightning.retrieval.rankings import Ranking
 
 DOCIDS = [f"d{i}" for i in range(14)]
