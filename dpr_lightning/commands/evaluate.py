@@ -19,6 +19,7 @@ def evaluate(config: Config) -> str:
     evaluation = config.call(
         stage.evaluate,
         "data",
+        "evaluate",
         "",
         run=run,
         queries=queries,

@@ -6,6 +6,8 @@ import glob
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import xxhash
+
 from dpr_lightning.data.readers import read_records
 from dpr_lightning.errors import UserError
 from dpr_lightning.text_files import excerpt, read_lines
@@ -53,6 +55,12 @@ def read_qrels(files: Path | str | Sequence[str]) -> Qrels:
     return qrels
 
 
+def qrels_fingerprint(qrels: Qrels) -> str:
+    """Return a hash of all judgments, in any order."""
+    lines = sorted(f"{qid}\t{docid}\t{value}\n" for qid, grades in qrels.items() for docid, value in grades.items())
+    return xxhash.xxh3_128_hexdigest("".join(lines).encode())
+
+
 def _find(files: Path | str | Sequence[str]) -> Iterator[Path]:
     for file in [files] if isinstance(files, str | Path) else files:
         path = Path(file).expanduser()
@@ -65,15 +73,15 @@ def _find(files: Path | str | Sequence[str]) -> Iterator[Path]:
 def _read_text(path: Path) -> Iterator[tuple[int, str, str, int]]:
     """Yield line, qid, docid and relevance; the first line decides which columns they are in."""
     columns: dict[str, int] = {}
-    width, form = 0, ""
+    width, form, has_header = 0, "", False
     for number, line in read_lines(path):
         if not line.strip():
             continue
-        fields = _split(line, width)
+        fields = _split(line, width, has_header)
         if not width:
             width = len(fields)
             if columns := _columns(fields):
-                form = f"`{' '.join(fields)}`"
+                form, has_header = f"`{' '.join(fields)}`", True
                 continue
             columns = {"qid": 0, "docid": width - 2, "relevance": width - 1}
             if width not in _FORMS:
@@ -91,11 +99,11 @@ def _read_text(path: Path) -> Iterator[tuple[int, str, str, int]]:
         yield number, fields[columns["qid"]], fields[columns["docid"]], value
 
 
-def _split(line: str, width: int) -> list[str]:
+def _split(line: str, width: int, has_header: bool) -> list[str]:
     """Return the columns of a line, between tabs if their number fits, else between any white space."""
     tabs = [field.strip() for field in line.split("\t")]
     fits = len(tabs) == width if width else len(tabs) > 2
-    return tabs if fits and (width == 2 or " " not in tabs[-1]) else line.split()
+    return tabs if fits and (has_header or " " not in tabs[-1]) else line.split()
 
 
 def _columns(names: Sequence[str]) -> dict[str, int]:

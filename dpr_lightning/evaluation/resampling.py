@@ -71,9 +71,11 @@ def _bootstrap_means(values: Values) -> Values:
     """Return the means [resamples, M] of `values` [N, M] over questions drawn with replacement."""
     questions, rng = len(values), np.random.default_rng(_SEED)
     means = np.empty((_RESAMPLES, values.shape[1]))
+    offsets = questions * np.arange(_AT_ONCE)[:, None]
     for start in range(0, _RESAMPLES, _AT_ONCE):
-        drawn = [np.bincount(rng.integers(questions, size=questions), minlength=questions) for _ in range(_AT_ONCE)]
-        means[start : start + _AT_ONCE] = np.array(drawn) @ values / questions
+        drawn = rng.integers(questions, size=(_AT_ONCE, questions)) + offsets
+        times = np.bincount(drawn.ravel(), minlength=_AT_ONCE * questions).reshape(_AT_ONCE, questions)
+        means[start : start + _AT_ONCE] = times.astype(float) @ values / questions
     return means
 
 
@@ -83,5 +85,5 @@ def _swapped_means(change: Values) -> Values:
     means = np.empty(_RESAMPLES)
     for start in range(0, _RESAMPLES, _AT_ONCE):
         kept = rng.integers(2, size=(_AT_ONCE, len(change)), dtype=np.int8)
-        means[start : start + _AT_ONCE] = (2 * (kept @ change) - total) / len(change)
+        means[start : start + _AT_ONCE] = (2 * (kept.astype(float) @ change) - total) / len(change)
     return means

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.evaluation.judged import judge
-from dpr_lightning.evaluation.qrels import read_qrels
+from dpr_lightning.evaluation.judged import judge, parse_measures
 from dpr_lightning.retrieval.rankings import Ranking
 
 DOCIDS = [f"d{i}" for i in range(14)]
@@ -24,9 +23,10 @@ def rankings_of(docids, scores=None):
     }
 
 
-def judged(qrels, docids, *, qids=("q",), topk=(1,), corpus_rows=None, scores=None):
+def judged(qrels, docids, *, qids=("q",), topk=(1,), corpus_rows=None, scores=None, measures=None):
     rows = corpus_rows or max(map(len, docids.values()))
-    return judge(qrels, rankings_of(docids, scores), qids=qids, topk=topk, corpus_rows=rows)
+    rankings = rankings_of(docids, scores)
+    return judge(qrels, rankings, qids=qids, topk=topk, corpus_rows=rows, measures=measures)
 
 
 def naive(qrels, docids, qids, topk, depth=None):
@@ -142,30 +142,103 @@ def test_one_short_ranking_of_thousands_is_counted_not_fatal():
     assert result.values["RR@2"] == result.values["Success@1"] == 1997 / 2000
 
 
-def test_qrels_are_read_with_any_blanks(tmp_path):
-    (tmp_path / "q").write_text("q1 0 d1 1\r\n\nq1\t0\td2  0\nq2 Q0 dé 2\n", encoding="utf-8")
-    assert read_qrels(tmp_path / "q") == {"q1": {"d1": 1, "d2": 0}, "q2": {"dé": 2}}
-
-
-@pytest.mark.parametrize("line", ["q1 0 d2", "q1 0 d2 yes", "q1 0 d 2 1", "q1 0 d2 0.5"])
-def test_a_malformed_line_is_named(tmp_path, line):
-    (tmp_path / "q").write_text(f"q1 0 d1 1\n{line}\n")
-    with pytest.raises(UserError) as error:
-        read_qrels(tmp_path / "q")
-    assert str(error.value) == f"{tmp_path}/q, line 2: {line!r} is not `qid 0 docid relevance`. Correct it."
-
-
-def test_other_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"qrels: there is no file .*absent"):
-        read_qrels(tmp_path / "absent")
-    (tmp_path / "empty").write_text("\n")
-    with pytest.raises(UserError, match="empty is empty"):
-        read_qrels(tmp_path / "empty")
-    (tmp_path / "latin").write_bytes(b"q1 0 d\xe9 1\n")
-    with pytest.raises(UserError, match="latin, line 1"):
-        read_qrels(tmp_path / "latin")
-
-
 def test_judged_questions_that_the_rankings_lack_count_zero():
     result = judged({"q": {"d": 1}}, {"other": ["d"]}, qids=["q", "other"])
     assert (result.values, result.questions) == ({"Success@1": 0, "RR": 0, "nDCG@10": 0}, 1)
+
+
+def plain_ndcg(grades, ranked, k):
+    gains = [max(grades.get(docid, 0), 0) for docid in ranked[:k]]
+    best = sorted((max(value, 0) for value in grades.values()), reverse=True)[:k]
+    dcg, ideal = (sum(gain / math.log2(i + 2) for i, gain in enumerate(some)) for some in (gains, best))
+    return dcg / ideal if ideal else 0.0
+
+
+def plain_average_precision(grades, ranked, least=1):
+    hits, total = 0, 0.0
+    for rank, docid in enumerate(ranked, 1):
+        if grades.get(docid, 0) >= least:
+            hits += 1
+            total += hits / rank
+    relevant = sum(value >= least for value in grades.values())
+    return total / relevant if relevant else 0.0
+
+
+def plain_err(grades, ranked, k):
+    """Expected reciprocal rank with grades up to 4, as gdeval has it."""
+    value, goes_on = 0.0, 1.0
+    for rank, docid in enumerate(ranked[:k], 1):
+        stops = (2 ** max(grades.get(docid, 0), 0) - 1) / 2**4
+        value, goes_on = value + goes_on * stops / rank, goes_on * (1 - stops)
+    return value
+
+
+PLAIN = {
+    "nDCG@3": lambda grades, ranked: plain_ndcg(grades, ranked, 3),
+    "R@5": lambda grades, ranked: (
+        sum(grades.get(docid, 0) > 0 for docid in ranked[:5]) / max(sum(value > 0 for value in grades.values()), 1)
+    ),
+    "P(rel=2)@5": lambda grades, ranked: sum(grades.get(docid, 0) >= 2 for docid in ranked[:5]) / 5,
+    "AP": plain_average_precision,
+    "AP(rel=2)@5": lambda grades, ranked: plain_average_precision(grades, ranked[:5], 2),
+    "Judged@4": lambda grades, ranked: sum(docid in grades for docid in ranked[:4]) / 4,
+    "ERR@5": lambda grades, ranked: plain_err(grades, ranked, 5),
+}
+
+
+def test_measures_of_every_kind_are_the_plain_ones():
+    rng = np.random.default_rng(3)
+    qrels = {
+        f"q {i}": dict(zip(rng.permutation(DOCIDS)[:5].tolist(), rng.integers(-2, 4, 5).tolist(), strict=True))
+        for i in range(9)
+    }
+    docids = {qid: rng.permutation(DOCIDS).tolist() for qid in qrels if qid != "q 8"}
+    result = judged(qrels, docids, qids=qrels, measures=[*PLAIN, "Recall@5"])
+    assert list(result.values) == list(PLAIN)  # R@5 and Recall@5 are the same
+    for name, measure in PLAIN.items():
+        expected = {qid: measure(grades, docids[qid]) if qid in docids else 0.0 for qid, grades in qrels.items()}
+        tolerance = 1e-5 if name == "ERR@5" else 1e-9  # gdeval prints five digits
+        assert result.by_question[name] == pytest.approx(expected, abs=tolerance)
+        assert result.values[name] == pytest.approx(np.mean(list(expected.values())), abs=tolerance)
+        low, high = result.intervals[name]
+        assert low <= result.values[name] <= high
+
+
+@pytest.mark.parametrize("name", ["AP", "R@5", "Judged@5", "nDCG(judged_only=True)@3"])
+def test_any_measure_of_a_shorter_ranking_is_the_same_or_left_out(name):
+    rng = np.random.default_rng(4)
+    qrels = {f"q{i}": {docid: int(rng.integers(0, 3)) for docid in rng.permutation(DOCIDS)[:3]} for i in range(4)}
+    docids = {qid: rng.permutation(DOCIDS).tolist() for qid in qrels}
+    for lengths in rng.integers(1, 15, [12, 4]).tolist():
+        cut = {qid: some[:length] for (qid, some), length in zip(docids.items(), lengths, strict=True)}
+        result = judged(qrels, cut, qids=qrels, measures=[name], corpus_rows=14)
+        for measured, value in result.values.items():
+            depth = int(measured.partition("@")[2]) if name == "AP" and "@" in measured else None
+            whole = {qid: some[:depth] for qid, some in docids.items()}
+            if depth is None:
+                assert value == judged(qrels, whole, qids=qrels, measures=[name]).values[name]
+            else:
+                expected = [plain_average_precision(qrels[qid], some) for qid, some in whole.items()]
+                assert value == pytest.approx(np.mean(expected), abs=1e-9)
+        for low, high in result.left_out.values():
+            assert low - 1e-9 <= judged(qrels, docids, qids=qrels, measures=[name]).values[name] <= high + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ndcg@10"], r"ir-measures does not know 'ndcg@10'; similar names are .*nDCG"),
+        (["zzz"], "ir-measures does not know 'zzz'. Set `measures` like"),
+        (["R"], r"'R' is not a measure of ir-measures \(it needs cutoff\)"),
+        (["P@x"], "'P@x' is not a measure of ir-measures"),
+        (["nDCG@0"], r"'nDCG@0' is not .* \(its cutoff is less than 1\)"),
+        (["NumQ"], "'NumQ' is a count and has no mean"),
+        (["nDCG@10", "RBP"], "'RBP' needs a package that ir-measures does not find"),
+        ([], r"\[\] is not a list of measures"),
+        ("nDCG@10", "'nDCG@10' is not a list of measures"),
+    ],
+)
+def test_a_measure_that_does_not_exist_is_refused_in_one_line(names, message):
+    with pytest.raises(UserError, match=f"^measures: {message}") as error:
+        parse_measures(names, [1])
+    assert "\n" not in str(error.value)
