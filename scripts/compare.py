@@ -13,6 +13,7 @@ the number of runs by Holm's method.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -45,12 +46,13 @@ def main() -> None:
         curves_to = max((int(k) for k in result["systems"][result["baseline"]].get("accuracy", ())), default=0)
         if args.plot and not curves_to:
             raise UserError("--plot: there are no accuracies of one data set to draw. Leave it out.")
-        print("\n".join(render(grid, args.to, width=max(Console().width, 80)) for grid in comparison_grids(result)))
+        width = max(Console().width, 80)
+        print("\n\n".join(render(grid, args.to, width=width) for grid in comparison_grids(result)))
         lines = [*notes(result)]
         if skipped:
             lines.append(f"skipped, because they have no evaluation of {args.split}: {', '.join(map(str, skipped))}")
-        if lines and args.to == "terminal":
-            print("\n".join(lines))
+        for line in lines:
+            print(line, file=sys.stdout if args.to == "terminal" else sys.stderr)
         if args.json:
             write_json(args.json, result)
         if args.plot:

@@ -66,8 +66,8 @@ def find_runs(paths: Sequence[Path], split: str) -> tuple[list[Path], list[Path]
     for path in paths:
         matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207
         for folder in matches or [path]:
-            inner = [sub for sub in sorted(folder.glob("*")) if any((sub / name).is_dir() for name in _RUN_FOLDERS)]
-            for run in inner if inner and not _is_evaluated(folder, split) else [folder]:
+            inner = [sub for sub in sorted(folder.glob("*")) if _is_run(sub) and sub.name != "logs"]
+            for run in [folder] if _is_run(folder) else inner or [folder]:
                 (runs if _is_evaluated(run, split) else skipped).append(run)
     return runs, skipped
 
@@ -179,6 +179,10 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 def _is_evaluated(run: Path, split: str) -> bool:
     return (RunDir(run).evaluation(split) / METRICS).is_file()
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in _RUN_FOLDERS)
 
 
 def _read(runs: Sequence[Path], split: str) -> list[_Evaluated]:

@@ -47,20 +47,18 @@ def render(grid: Grid, format: str, *, width: int = 80) -> str:
     if format == "csv":
         output = io.StringIO()
         csv.writer(output, lineterminator="\n").writerows([grid.heads, *rows])
-        return output.getvalue()
+        return output.getvalue().rstrip()
     if format == "markdown":
         align = "|".join("---" if i < 2 else "---:" for i in range(len(grid.heads)))
         lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (grid.heads, *rows)]
-        return "\n".join(
-            [f"**{grid.title}**", "", f"| {lines[0]} |", f"|{align}|", *(f"| {x} |" for x in lines[1:]), ""]
-        )
+        return "\n".join([f"**{grid.title}**", "", f"| {lines[0]} |", f"|{align}|", *(f"| {x} |" for x in lines[1:])])
     if format == "latex":
         body = [[" & ".join(cell.translate(_LATEX) for cell in row) + r" \\" for row in part] for part in grid.sections]
         parts = ["\n".join(part) for part in body]
         head = " & ".join(cell.translate(_LATEX) for cell in grid.heads)
         columns = "ll" + "r" * (len(grid.heads) - 2)
         top = [f"% {grid.title}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rf"{head} \\", r"\midrule"]
-        return "\n".join([*top, "\n\\midrule\n".join(parts), r"\bottomrule", r"\end{tabular}", ""])
+        return "\n".join([*top, "\n\\midrule\n".join(parts), r"\bottomrule", r"\end{tabular}"])
     console = Console(file=io.StringIO(), width=width)
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for i, head in enumerate(grid.heads):
@@ -71,7 +69,7 @@ def render(grid: Grid, format: str, *, width: int = 80) -> str:
         table.add_section()
     console.print(grid.title, soft_wrap=True, highlight=False, markup=False)
     console.print(table)
-    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+    return console.file.getvalue().rstrip()  # type: ignore[attr-defined,no-any-return]
 
 
 def notes(result: Mapping[str, Any]) -> Iterator[str]:
