@@ -7,10 +7,13 @@ A command must end with exit code 0, 1 or 2 and at most one line on stderr; exit
 
 import argparse
 import collections
+import os
 import sys
 import tempfile
 from pathlib import Path
 
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from support.fuzz import cases, run_case, small_run

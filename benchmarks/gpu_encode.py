@@ -82,6 +82,7 @@ def encode_to_file(encoder, inputs, texts, tokens_per_batch):
                 ids=ids,
                 token_ids=token_ids,
                 tokens_per_batch=tokens_per_batch,
+                cut=lambda embeddings: embeddings,
                 progress=progress,
             )
 

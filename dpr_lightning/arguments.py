@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from dpr_lightning.errors import UserError
+from dpr_lightning.errors import FinishedError, UserError
 
 T = TypeVar("T")
 Values = Mapping[str, Any]
@@ -27,7 +27,7 @@ class Arguments:
     def __init__(self, values: Values) -> None:
         """Take the config as plain Python objects."""
         self.values = values
-        self._keys: dict[str, str] = {}
+        self.keys: dict[str, str] = {name: name for name in values}  # config key of each argument name seen so far
 
     def call(self, target: Callable[..., T], *groups: str, keys: Mapping[str, str] | None = None, **given: Any) -> T:
         """Call `target` with the config values that its signature names.
@@ -47,7 +47,7 @@ class Arguments:
                 if name not in keys and name not in given and name in (self.select(group) or {}):
                     keys[name] = f"{group}.{name}" if group else name
         hints = _type_hints(target)
-        self._keys |= keys
+        self.keys |= keys
         arguments = {name: self.select(key) for name, key in keys.items() if name not in given}
         for name, value in arguments.items():
             check_type(value, hints.get(name, Any), keys[name])
@@ -66,12 +66,15 @@ class Arguments:
         """Replace argument names by config keys in the message of a UserError."""
         try:
             yield
+        except FinishedError:
+            raise
         except UserError as error:
-            raise UserError(with_keys(str(error), keys)) from error.__cause__
+            error.args = (with_keys(str(error), keys),)
+            raise
 
     def message(self, error: Exception) -> str:
         """Return the message of an error, with the key of every argument of any earlier call."""
-        return with_keys(str(error), self._keys)
+        return with_keys(str(error), self.keys)
 
 
 def with_keys(message: str, keys: Mapping[str, str]) -> str:
@@ -120,20 +123,18 @@ def _matches(value: Any, hint: Any) -> bool:
     if kind is Path:
         return type(value) is str
     if kind is Literal:
-        return value in arguments
+        return not isinstance(value, Mapping | list)  # the function itself names the choices
     if inspect.isclass(kind) and issubclass(kind, Mapping):
         return isinstance(value, Mapping) and all(_matches(item, arguments[1]) for item in value.values() if arguments)
     if inspect.isclass(kind) and issubclass(kind, Sequence):
         return isinstance(value, list) and all(_matches(item, arguments[0]) for item in value if arguments)
-    return True  # Any, or a class that the config describes with `_target_`
+    return kind in (Any, object) or isinstance(value, Mapping)  # which describes an instance with `_target_`
 
 
 def _describe(hint: Any) -> str:
     kind, arguments = get_origin(hint) or hint, get_args(hint)
-    if kind is Literal:
-        return "one of " + ", ".join(map(str, arguments))
     if inspect.isclass(kind) and issubclass(kind, Mapping):
         return "a group of keys"
     if inspect.isclass(kind) and issubclass(kind, Sequence) and kind is not str:
-        return "a list"
+        return f"a list, each entry {_describe(arguments[0])}" if arguments else "a list"
     return _NAMES.get(kind, "text")

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there, then run the same command again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Correct the path or its permissions"),
+    errno.EROFS: "Choose a folder on a disk that can be written",
+}
 
 
 class UserError(ValueError):
@@ -14,6 +22,28 @@ class UserError(ValueError):
     argument, it starts with the argument's name and a colon; other arguments that it mentions stand in backticks.
     `launch.py` replaces both by config keys, so that code below it never spells one.
     """
+
+
+class FinishedError(UserError):
+    """The output exists already and is what would be written now. A sweep skips the job."""
+
+    def __init__(self, path: object) -> None:
+        """Take the output."""
+        super().__init__(f"{path} is finished already. Set overwrite=true to replace it, or choose another run_dir.")
+        self.path = path
+
+    def __reduce__(self) -> tuple[type[FinishedError], tuple[object]]:
+        """Return how to make a copy in another process."""
+        return FinishedError, (self.path,)
+
+
+class ReportedMistake(SystemExit):
+    """The end of a process after a user's mistake, whose line has been printed."""
+
+    def __init__(self, line: str) -> None:
+        """Take the line."""
+        super().__init__(1)
+        self.line = line
 
 
 def check_positive(value: object, name: str) -> None:
@@ -42,7 +72,8 @@ def error_prefix(name: str) -> Iterator[None]:
     except UserError as error:
         argument = str(error).partition(":")[0]
         message = str(error).replace(f"`{argument}`", f"`{name}.{argument}`")
-        raise UserError(f"{name}.{message}") from error.__cause__
+        error.args = (f"{name}.{message}",)
+        raise
 
 
 @contextlib.contextmanager
@@ -57,21 +88,25 @@ def report_user_errors(
     Args:
         others: Exceptions to treat as a user's mistake, besides UserError and paths that cannot be read or written.
         message: Returns the line to print for an exception.
-        interrupted: Printed after Ctrl-C.
+        interrupted: Printed after Ctrl-C, before the message of the KeyboardInterrupt, if it has one.
         traceback: Let mistakes through, so that Python prints a traceback.
     """
     mistakes: tuple[type[Exception], ...] = (UserError, OSError, *others)
     try:
         yield
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"{interrupted} {stop}".rstrip(), file=sys.stderr)
         sys.exit(130)
     except mistakes as error:
         if traceback:
             raise
-        if isinstance(error, OSError) and error.filename is not None:
-            line = f"{error.filename}: {error.strerror}. Correct the path or its permissions."
-        else:
-            line = message(error)
-        print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split())), file=sys.stderr)
-        sys.exit(1)
+        names_path = isinstance(error, OSError) and error.filename is not None
+        line = message(UserError(_os_problem(error)) if names_path else error)
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
+        print(line, file=sys.stderr)
+        raise ReportedMistake(line) from error
+
+
+def _os_problem(error: Any) -> str:
+    remedy = _REMEDIES.get(error.errno or 0, "Correct the path")
+    return f"{error.filename}: {error.strerror}. {remedy}."

@@ -81,6 +81,15 @@ class RunDir:
         """The folder of an approximate index, named after its FAISS factory string."""
         return self.path / "index" / re.sub(r"\W+", "-", factory).strip("-")
 
+    @property
+    def evaluations(self) -> Path:
+        """The folder of all splits' evaluations."""
+        return self.path / "evaluation"
+
     def evaluation(self, split: str) -> Path:
         """The folder of a split's metrics and per-question results."""
-        return self.path / "evaluation" / split
+        return self.evaluations / split
+
+    def exported(self, name: str) -> Path:
+        """A file of embeddings for other programs."""
+        return self.path / "export" / name

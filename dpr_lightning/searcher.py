@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.inference import for_inference, resolve_precision
+from dpr_lightning.model.truncation import fingerprint_at, truncate
 from dpr_lightning.retrieval.retriever import Queries
 from dpr_lightning.retrieval.stage import open_retriever
 from dpr_lightning.run_dir import RunDir
@@ -59,7 +61,7 @@ class Searcher:
         passages, self._corpus = open_passages(run.passage_shards), open_corpus(corpus)
         folder = Path(model_dir or run.model)
         bi_encoder = load_bi_encoder(folder)
-        if bi_encoder.fingerprint() != passages.model_fingerprint:
+        if fingerprint_at(bi_encoder, passages.dim) != passages.model_fingerprint:
             raise UserError(f"{passages.path} is by another model than {folder}. Encode the corpus again.")
         if self._corpus.fingerprint != passages.data_fingerprint:
             raise UserError(f"corpus: {passages.path} was made of another corpus than {corpus}. Give that corpus.")
@@ -68,6 +70,7 @@ class Searcher:
         precision = resolve_precision("auto", self._device)
         self._encoder = for_inference(bi_encoder.query, device=self._device, precision=precision)
         self._inputs = bi_encoder.inputs
+        self._cut = functools.partial(truncate, dim=passages.dim, normalize=bi_encoder.settings.normalize)
 
     def search(self, questions: Sequence[str], *, depth: int = 10) -> list[Found]:
         """Return the `depth` best passages of each question."""
@@ -87,6 +90,6 @@ class Searcher:
     def _embed(self, questions: Sequence[str]) -> NDArray[np.float32]:
         tokens = self._inputs.pad(self._inputs.encode_queries(questions))
         with torch.inference_mode():
-            embeddings = self._encoder(**{name: tensor.to(self._device) for name, tensor in tokens.items()})
+            embeddings = self._cut(self._encoder(**{name: tensor.to(self._device) for name, tensor in tokens.items()}))
         array: NDArray[np.float32] = embeddings.float().cpu().numpy()
         return array

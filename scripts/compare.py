@@ -1,4 +1,4 @@
-"""Compare runs on the same questions: figures with 95 % intervals, and paired differences to the first run.
+"""Compare runs on the same questions: figures with 95 % intervals, and paired differences from the first run.
 
     python scripts/compare.py RUN... [--split test] [--to markdown|latex|csv] [--json FILE] [--plot FILE.svg]
     python scripts/compare.py --datasets SYSTEM... [--split test] [--to …] [--json FILE]

@@ -1,11 +1,11 @@
-"""Mines hard negatives: a ranking of the training questions in, a new training file out.
+"""Mine hard negatives: read a ranking of the training questions, write a new training file.
 
     python scripts/mine_negatives.py RUN_FILE --train FILE... --corpus FILE... --out NEW.jsonl.gz
         [--depth 100] [--negatives 30] [--answers string|regex] [--match-title] [--keep-answers] [--overwrite]
 
-Positives stay. Negatives are the best-ranked passages that are no positives and hold no answer (a passage with the
-answer may well answer the question; --keep-answers takes it nevertheless). Questions left without any are dropped, and
-so are the scores of a teacher.
+Positives stay as they are. Negatives are the best-ranked passages that are not positives and do not contain an answer,
+because a passage with the answer may well be relevant (--keep-answers admits such passages). Questions without any
+negative are dropped. Scores of a teacher are not copied.
 """
 
 import argparse
@@ -36,9 +36,9 @@ def mined_rows(ranked: dict[str, list[str]], train: Source, corpus: Source, args
         positives = [{key: passage[key] for key in ("docid", "title", "text")} for passage in row["positives"]]
         docids = {passage["docid"] for passage in positives}
         texts = {passage["text"] for passage in positives}
-        found = [row_of[docid] for docid in ranked.get(row["query_id"], []) if docid not in docids]
+        candidates = [row_of[docid] for docid in ranked.get(row["query_id"], []) if docid not in docids]
         negatives = []
-        for passage in (corpus.rows[place] for place in found):
+        for passage in (corpus.rows[number] for number in candidates):
             searched = f"{passage['title']} {passage['text']}" if args.match_title else passage["text"]
             if passage["text"] not in texts and not has_answer(searched):
                 negatives.append(passage)
@@ -49,15 +49,16 @@ def mined_rows(ranked: dict[str, list[str]], train: Source, corpus: Source, args
 
 
 def mine(args: argparse.Namespace) -> str:
-    """Writes the new training file and returns a line of counts."""
+    """Write the new training file and return a line of counts."""
     check_positive(args.depth, "--depth")
     check_positive(args.negatives, "--negatives")
     if not args.out.name.endswith((".jsonl", ".jsonl.gz")):
-        raise UserError(f"--out: {args.out} is no name of a .jsonl or .jsonl.gz file. Rename it.")
+        raise UserError(f"--out: {args.out} does not end in .jsonl or .jsonl.gz. Rename it.")
     refuse_overwrite(args.out, args.overwrite, remedy="Give --overwrite, or another name")
     kept = dropped = negatives = 0
     with atomic_write(args.out) as file:
-        train, corpus = open_training(args.train, name="--train"), open_corpus(args.corpus, name="--corpus")
+        train = open_training(args.train, name="--train", corpus=args.corpus, queries=args.queries)
+        corpus = open_corpus(args.corpus, name="--corpus")
         ranked = {ranking.qid: ranking.docids[: args.depth] for ranking in read_rankings(args.run_file, train)}
         for row in mined_rows(ranked, train, corpus, args):
             mined = len(row["negative_passages"])
@@ -73,17 +74,22 @@ def mine(args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    """Reads the command line, mines, prints one line."""
+    """Read the command line, mine and print one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_file", type=Path, metavar="RUN_FILE")
     parser.add_argument("--train", nargs="+", required=True, metavar="FILE")
     parser.add_argument("--corpus", nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--queries", nargs="+", metavar="FILE", help="texts of queries that FILE only names by ids")
     parser.add_argument("--out", type=Path, required=True, metavar="NEW.jsonl.gz")
-    parser.add_argument("--depth", type=int, default=100, help="passages of a ranking looked at (100)")
-    parser.add_argument("--negatives", type=int, default=30, help="negatives of a question at most (30)")
-    parser.add_argument("--answers", default="string", choices=["string", "regex"], help="rule to find answers by")
-    parser.add_argument("--match-title", action="store_true", help="look for answers in the title too")
-    parser.add_argument("--keep-answers", action="store_true", help="passages with an answer may be negatives")
+    parser.add_argument(
+        "--depth", type=int, default=100, help="consider the first N passages of a ranking (default: 100)"
+    )
+    parser.add_argument(
+        "--negatives", type=int, default=30, help="maximum number of negatives per question (default: 30)"
+    )
+    parser.add_argument("--answers", default="string", choices=["string", "regex"], help="rule by which answers match")
+    parser.add_argument("--match-title", action="store_true", help="search titles for answers as well")
+    parser.add_argument("--keep-answers", action="store_true", help="admit passages with an answer as negatives")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()
     with report_user_errors():

@@ -16,7 +16,7 @@ def target(files: str | Sequence[str], *, skip: bool = True, depth: int = 1, oth
     return files, skip, depth, other
 
 
-def test_each_parameter_takes_the_key_of_its_name_from_the_first_group():
+def test_a_parameter_takes_its_key_from_the_first_group():
     config = Arguments(VALUES)
     assert config.call(target, "data") == (["a"], False, 4, 0.5)
     assert config.call(target, "", "data") == (["a"], False, 3, 0.5)
@@ -32,7 +32,7 @@ def test_errors_name_config_keys():
     assert str(caught.value) == expected
 
 
-def test_a_later_error_about_an_argument_of_an_earlier_call_names_its_key():
+def test_a_later_error_names_the_key_of_an_earlier_call():
     config = Arguments(VALUES)
     config.call(target, "data")
     assert config.message(UserError("skip: no. Set `files`.")) == "data.skip: no. Set data.files."
@@ -61,8 +61,9 @@ def test_a_value_of_the_type_passes(value, hint):
     [
         ([1], bool, "true or false"), (1, bool, "true or false"), (True, int, "a whole number"),
         ("1", int, "a whole number"),
-        (0.5, int | None, "a whole number or null"), ({"a": 1}, str, "text"), (3, Sequence[str], "a list"),
-        ([3], str | Sequence[str], "text or a list"), (2024, Mapping[str, int], "a group of keys"),
+        (0.5, int | None, "a whole number or null"), ({"a": 1}, str, "text"),
+        (3, Sequence[str], "a list, each entry text"),
+        ([3], str | Sequence[str], "text or a list, each entry text"), (2024, Mapping[str, int], "a group of keys"),
         ([], float, "a number"),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ def test_only_whole_numbers_of_at_least_one_are_positive(value):
 
 def test_the_least_number_is_allowed_and_one_less_is_not():
     check_at_least(3, 3, "key")
-    with pytest.raises(UserError, match=r"^a\.key: 2 is not a whole number of at least 3\. Correct a\.key\.$"):
+    with pytest.raises(UserError, match=r"^key: 2 is not a whole number of at least 3\. Correct `key`\.$"):
         check_at_least(3, 2, "key")
 
 

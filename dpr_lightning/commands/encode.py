@@ -22,11 +22,9 @@ def encode(config: Config) -> str:
     if shard is not None and config["devices"] != 1:
         raise UserError(f"devices: {config['devices']} is for all shards, not for shard={shard}. Leave one out.")
     devices = find_devices(1) if side == "query" else config.call(find_devices, "")
-    if side == "query":
-        queries = {"files": f"data.queries.{split}"}
-        source = config.call(open_queries, "data", keys=queries, name="files")
-    else:
-        source = config.call(open_corpus, "data", keys={"files": "data.corpus"}, name="files")
+    key = f"data.queries.{split}" if side == "query" else "data.corpus"
+    open_source = open_queries if side == "query" else open_corpus
+    source = config.call(open_source, "data", keys={"files": key}, name=key)
     bi_encoder = config.call(
         load_bi_encoder,
         "model",

@@ -14,19 +14,20 @@ def evaluate(config: Config) -> str:
     from dpr_lightning.evaluation.table import accuracy_table
 
     run, split = RunDir(Path(config["run_dir"])), config["split"]
-    queries = config.call(open_queries, "data", keys={"files": f"data.queries.{split}"}, name="files")
-    corpus = config.call(open_corpus, "data", keys={"files": "data.corpus"}, name="files")
+    config.keys |= {"queries": f"data.queries.{split}", "corpus": "data.corpus"}
+    queries = config.call(open_queries, "data", keys={"files": config.keys["queries"]}, name=config.keys["queries"])
+    corpus = config.call(open_corpus, "data", keys={"files": "data.corpus"}, name="data.corpus")
     evaluation = config.call(
         stage.evaluate,
+        "",
         "data",
         "evaluate",
-        "",
         run=run,
         queries=queries,
         corpus=corpus,
         keys={"qrels": f"data.qrels.{split}"},
     )
-    table = accuracy_table(config["name"], evaluation.metrics, config["data.published"])
+    table = config.call(accuracy_table, "data", name=config["name"], metrics=evaluation.metrics)
     return f"{table}\n{evaluation.summary}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 Record = dict[str, Any]
 _PASSAGE = pa.struct([("docid", pa.string()), ("title", pa.string()), ("text", pa.string())])
+_FLOAT32_MAX = 3.4028234e38
 _SCORED_PASSAGE = pa.struct([*_PASSAGE, ("score", pa.float64())])
 
 
@@ -86,8 +86,8 @@ def _scores(record: Record, count: int) -> list[float] | list[None]:
     if not isinstance(scores, list) or len(scores) != count:
         raise InvalidRowError(f"scores is not a list of {count} numbers, one per positive and negative passage")
     for position, score in enumerate(scores):
-        if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
-            raise InvalidRowError(f"scores[{position}] is {score!r}, not a finite number")
+        if not isinstance(score, int | float) or isinstance(score, bool) or not abs(score) <= _FLOAT32_MAX:
+            raise InvalidRowError(f"scores[{position}] is {score!r}, not a finite float32 number")
     return [float(score) for score in scores]
 
 

@@ -165,7 +165,11 @@ def shard_rows(shard: int, num_shards: int, rows: int) -> range:
 
 
 def _check_same_model(a: Embeddings, b: Embeddings) -> None:
-    if a.identity.model_fingerprint != b.identity.model_fingerprint or a.array.shape[1] != b.array.shape[1]:
+    ours, theirs = (part.identity.model_fingerprint for part in (a, b))
+    if ours != theirs and ours.partition("-")[0] == theirs.partition("-")[0]:
+        dims = f"{a.array.shape[1]} and {b.array.shape[1]}"
+        raise UserError(f"{a.path} and {b.path} have {dims} dimensions. Encode one again with those of the other.")
+    if ours != theirs or a.array.shape[1] != b.array.shape[1]:
         raise UserError(f"{a.path} and {b.path} are by different models. Encode one of them again.")
 
 

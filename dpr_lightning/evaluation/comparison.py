@@ -1,4 +1,4 @@
-"""Several systems on the same questions of one data set or several: figures, and paired differences to the first.
+"""Several systems on the same questions of one data set or several: figures, and paired differences from the first.
 
 Answer accuracies are tested with the exact sign test, judged measures and means over data sets with the randomization
 test of `resampling.py`; the p-values of all systems at one figure are also corrected by Holm's method (`p_holm`).
@@ -75,7 +75,7 @@ def find_runs(paths: Sequence[Path], split: str) -> tuple[list[Path], list[Path]
 def compare(
     runs: Sequence[Path], split: str, names: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, FirstHits]]:
-    """Return the figures that all runs have, with differences to the first run, and each run's first hits, by name.
+    """Return the figures that all runs have, with differences from the first run, and each run's first hits, by name.
 
     Args:
         runs: Run folders; the first is the baseline.
@@ -93,7 +93,9 @@ def compare(
     measures = [name for name in first.measures if all(name in one.measures for one in evaluated)]
     if not topk and not measures:
         folders = ", ".join(str(one.folder) for one in evaluated)
-        raise UserError(f"{folders}: no cutoff in common and no measure. Evaluate with answers and equal topk.")
+        raise UserError(
+            f"{folders}: no common cutoff and no common measure. Evaluate with answers and the same `topk`."
+        )
     hits = {name: one.first_hits(first.rows) for name, one in zip(names, evaluated, strict=True)}
     systems: Systems = {}
     for name, one in zip(names, evaluated, strict=True):
@@ -128,20 +130,20 @@ def compare_datasets(folders: Sequence[Path], split: str) -> dict[str, Any]:
         split: Name of the questions.
 
     Raises:
-        UserError: No data set in common, no figure in common, or as `compare`.
+        UserError: No common data set, no common figure, or as `compare`.
     """
     names = _names(folders)
     own = [[run.name for run in sorted(folder.glob("*")) if _is_evaluated(run, split)] for folder in folders]
     sets = [name for name in own[0] if all(name in others for others in own)]
     if not sets:
         listed = ", ".join(map(str, folders))
-        raise UserError(f"{listed}: no data set in common. Give folders that have a run folder for each data set.")
+        raise UserError(f"{listed}: no common data set. Give folders that have a run folder for each data set.")
     evaluated = {name: _read([folder / name for folder in folders], split) for name in sets}
     runs = [one for some in evaluated.values() for one in some]
     cutoffs = [f"accuracy@{k}" for k in sorted(set.intersection(*(one.cutoffs for one in runs)))]
     figures = [*cutoffs, *(name for name in runs[0].measures if all(name in one.measures for one in runs))]
     if not figures:
-        raise UserError(f"{', '.join(sets)}: no figure in common. Evaluate them with equal `topk` and measures.")
+        raise UserError(f"{', '.join(sets)}: no common figure. Evaluate them with equal `topk` and measures.")
     systems: Systems = {}
     for i, name in enumerate(names):
         values = {
@@ -195,7 +197,7 @@ def _read(runs: Sequence[Path], split: str) -> list[_Evaluated]:
         _check_same_questions(one.folder, one.rows, first.folder, first.rows)
         if any(one.metrics.get(key) != first.metrics.get(key) for key in ("answers", "match_title")):
             raise UserError(
-                f"{one.folder} and {first.folder} look for answers by different rules. Evaluate them alike."
+                f"{one.folder} and {first.folder} match answers by different rules. Evaluate both by the same rule."
             )
         hashes = {run.metrics.get("qrels_fingerprint") for run in (one, first)} - {None}
         if len(hashes) > 1:

@@ -79,7 +79,7 @@ def notes(result: Mapping[str, Any]) -> Iterator[str]:
         corrected = f", corrected for {compared} comparisons (Holm)" if compared > 1 else ""
         tests = [] if result.get("datasets") else ["sign test (accuracy)"] if _has(result, "accuracy") else []
         tests += ["randomization test" + (" (judged)" if tests else "")] if _has(result, "measures") else []
-        yield f"differences to {result['baseline']}; p: {', '.join(tests)}{corrected}"
+        yield f"differences from {result['baseline']}; p: {', '.join(tests)}{corrected}"
     if result["left_out"]:
         names = ", ".join(f"top-{k}" if isinstance(k, int) else k for k in result["left_out"])
         yield f"left out, because not every run has them: {names}"

@@ -1,21 +1,19 @@
-"""Loads a Tevatron v1 model. Its weights and its pooler are pickles, from which only tensors are read."""
+"""Load a Tevatron v1 model. Its weights and its pooler are pickles, from which only tensors are read."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
-import pickle
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dpr_lightning.errors import UserError
+from dpr_lightning.interop.weights import errors_of, read_weights, write_weights
 from dpr_lightning.model.bi_encoder import PASSAGE_FOLDER, QUERY_FOLDER, BiEncoder, load_bi_encoder
 from dpr_lightning.model.settings import Settings
 
@@ -47,13 +45,10 @@ def load_tevatron(folder: Path, *, settings: Settings = _DEFAULTS) -> BiEncoder:
         )
     except UserError as error:
         raise UserError(f"{folder / 'pooler_config.json'}: {error}") from error
-    with _without_pickles(folder) as readable:
-        try:
-            bi_encoder = load_bi_encoder(readable, settings=settings, reads_pooler=True)
-        except UserError as error:
-            raise UserError(str(error).replace(str(readable), str(folder))) from error
+    with _without_pickles(folder) as readable, errors_of(readable, folder):
+        bi_encoder = load_bi_encoder(readable, settings=settings, reads_pooler=True)
     if pooler:
-        weights = _read_weights(folder / "pooler.pt")
+        weights = read_weights(folder / "pooler.pt")
         for side, encoder in (("linear_q", bi_encoder.query), ("linear_p", bi_encoder.passage)):
             if encoder.projection is None:
                 raise UserError(
@@ -90,21 +85,10 @@ def _without_pickles(folder: Path) -> Iterator[Path]:
             target.mkdir(exist_ok=True)
             for file in filter(Path.is_file, (folder / part).iterdir()):
                 if file.name == _PICKLED_WEIGHTS:
-                    weights = {name: weight.clone().contiguous() for name, weight in _read_weights(file).items()}
-                    save_file(weights, target / "model.safetensors", {"format": "pt"})
+                    write_weights(read_weights(file), target / "model.safetensors")
                 else:
                     (target / file.name).symlink_to(file.resolve())
         yield Path(scratch)
-
-
-def _read_weights(file: Path) -> dict[str, Tensor]:
-    try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{file} contains more than weights, or is damaged. Export its state_dict again.") from error
-    if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
-        raise UserError(f"{file} does not contain a dictionary of weights. Export its state_dict again.")
-    return weights
 
 
 def _fill(projection: nn.Linear, weights: dict[str, Tensor], side: str, file: Path) -> None:

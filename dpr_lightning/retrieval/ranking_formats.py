@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.text_files import excerpt, open_text, read_lines
+from dpr_lightning.text_files import excerpt, read_lines, read_text
 
 _LARGEST = float(np.finfo(np.float32).max)
 _CHARACTERS_AT_ONCE = 1 << 20
@@ -63,13 +63,10 @@ def recognize(path: Path) -> str:
     Raises:
         UserError: The file is empty or has another form.
     """
-    with open_text(path, errors="replace") as file:
-        start = file.read(_CHARACTERS_AT_ONCE)
+    start = _start(path)
     number, first = next(((i, line) for i, line in enumerate(start.split("\n"), 1) if line.strip()), (0, ""))
     if not first:
         raise UserError(f"{path} is empty. Search again.")
-    if "\ufffd" in first:
-        next(_lines(path))  # names the line that is not UTF-8
     columns = _columns(first)
     is_trec = len(columns) == 6 and _is_number(columns[4])
     if not (is_trec or "\t" in first) and (bracket := _JSON_START.match(start)):
@@ -162,6 +159,22 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in read_lines(path) if line.strip())
 
 
+def _start(path: Path) -> str:
+    """Return the start of a file: all of a short one, and at least one long line or several lines."""
+    pieces, length = [], 0
+    try:
+        for piece, _ in read_text(path):
+            pieces.append(piece)
+            length += len(piece)
+            if length >= _CHARACTERS_AT_ONCE:
+                break
+    except UserError:
+        for _ in _lines(path):  # names the line that is damaged
+            pass
+        raise
+    return "".join(pieces)
+
+
 def _columns(line: str) -> list[str]:
     return line.split("\t") if line.count("\t") == 2 else line.split()
 
@@ -228,35 +241,34 @@ def _json_entries(path: Path) -> Iterator[tuple[str | None, Any]]:
         UserError: The file is not valid JSON.
     """
     count = 0
-    with open_text(path) as file:
-        stream = _JsonStream(file)
-        try:
-            closing = "]" if stream.take("[{") == "[" else "}"
-            while stream.peek() != closing:
-                if count:
-                    stream.take(",")
-                key = None
-                if closing == "}":
-                    key = str(stream.value())
-                    stream.take(":")
-                yield key, stream.value()
-                count += 1
-            stream.take(closing)
-            if stream.peek():
-                raise ValueError(f"more text after the closing {closing}")
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path}, after entry {count}: not valid JSON ({error}). {_accepted()}") from error
+    stream = _JsonStream(piece for piece, _ in read_text(path))
+    try:
+        closing = "]" if stream.take("[{") == "[" else "}"
+        while stream.peek() != closing:
+            if count:
+                stream.take(",")
+            key = None
+            if closing == "}":
+                key = str(stream.value())
+                stream.take(":")
+            yield key, stream.value()
+            count += 1
+        stream.take(closing)
+        if stream.peek():
+            raise ValueError(f"more text after the closing {closing}")
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}, after entry {count}: not valid JSON ({error}). {_accepted()}") from error
     if not count:
         raise UserError(f"{path} is empty. Search again.")
 
 
 class _JsonStream:
-    """Reads JSON values and the characters between them from a text file."""
+    """Reads JSON values and the characters between them from the pieces of a text."""
 
-    def __init__(self, file: TextIO) -> None:
-        self.file, self.buffer, self.position = file, "", 0
+    def __init__(self, pieces: Iterator[str]) -> None:
+        self.pieces, self.buffer, self.position = pieces, "", 0
         self.decode = json.JSONDecoder().raw_decode
 
     def value(self) -> Any:
@@ -294,8 +306,11 @@ class _JsonStream:
                 return ""
 
     def _read_more(self) -> bool:
-        self.buffer = self.buffer[self.position :]
-        self.position = 0
-        more = self.file.read(max(_CHARACTERS_AT_ONCE, len(self.buffer)))
-        self.buffer += more
-        return bool(more)
+        more, length, wanted = [self.buffer[self.position :]], 0, len(self.buffer) - self.position
+        for piece in self.pieces:
+            more.append(piece)
+            length += len(piece)
+            if length > wanted:  # at least as much again, so that a long value is decoded few times
+                break
+        self.buffer, self.position = "".join(more), 0
+        return length > 0

@@ -51,6 +51,7 @@ class RetrieverModule(pl.LightningModule):
 
         Raises:
             UserError: `gradient_clip_val` is not a norm (to Lightning, a negative one would mean no limit).
+            Exception: What `optimizer` and `scheduler` raise; they are tried at once, before any work.
         """
         super().__init__()
         if gradient_clip_val is not None and not (
@@ -66,6 +67,7 @@ class RetrieverModule(pl.LightningModule):
         self.grad_cache, self.gradient_clip_val = grad_cache, gradient_clip_val
         self.automatic_optimization = grad_cache is None
         self.ranking = PoolRanking()
+        scheduler(optimizer(_parameter_groups(self)), total_steps=1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of the batch, logged as `train/loss` before the update."""

@@ -33,9 +33,10 @@ def test_passages_keep_their_scores_and_filled_ones_have_none(tmp_path, tiny_mod
     [
         ([1.0, 2.0], "scores is not a list of 4 numbers, one per positive and negative passage."),
         (3.0, "scores is not a list of 4 numbers, one per positive and negative passage."),
-        ([1.0, None, 2.0, 3.0], "scores[1] is None, not a finite number."),
-        ([1.0, 2.0, True, 3.0], "scores[2] is True, not a finite number."),
-        ([1.0, 2.0, 3.0, math.inf], "scores[3] is inf, not a finite number."),
+        ([1.0, None, 2.0, 3.0], "scores[1] is None, not a finite float32 number."),
+        ([1.0, 2.0, True, 3.0], "scores[2] is True, not a finite float32 number."),
+        ([1.0, 2.0, 3.0, math.inf], "scores[3] is inf, not a finite float32 number."),
+        ([1.0, -1e39, 2.0, 3.0], "scores[1] is -1e+39, not a finite float32 number."),
     ],
 )
 def test_wrong_scores_are_named_with_file_and_row(tmp_path, scores, problem):

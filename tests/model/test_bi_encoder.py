@@ -218,7 +218,7 @@ def test_weights_in_a_pickle_are_refused(tmp_path):
     (folder / "model.safetensors").unlink()
     assert refusal(folder) == (
         f"name_or_path: the weights in {folder}/pytorch_model.bin are a pickle, which is not read here. "
-        "Convert the folder with scripts/import_tevatron.py."
+        "Convert the folder with scripts/import_model.py."
     )
 
 
@@ -257,7 +257,7 @@ def test_a_tilde_means_the_home_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"pooling": "max"}, "pooling: 'max' is not possible. Set `pooling` to one of: cls, mean."),
+        ({"pooling": "max"}, "pooling: 'max' is not possible. Set `pooling` to one of: cls, mean, last."),
         ({"projection_dim": 0}, "projection_dim: 0 is not a whole number of at least 1."),
         ({"query_max_length": 0}, "query_max_length: 0 is not a whole number"),
         ({"passage_max_length": "156"}, "passage_max_length: '156' is not a whole number"),

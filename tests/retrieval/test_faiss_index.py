@@ -9,11 +9,11 @@ import shutil
 import faiss
 import numpy as np
 import pytest
-import xxhash
 from support.embedding_files import write_corpus, write_queries, write_run
 
 from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.errors import UserError
+from dpr_lightning.files import file_hash
 from dpr_lightning.retrieval.faiss_index import FaissIndex
 from dpr_lightning.retrieval.index_file import open_index
 from dpr_lightning.retrieval.rankings import read_rankings
@@ -137,11 +137,11 @@ def test_rankings_shorter_than_depth_are_counted(run, caplog):
 @pytest.mark.parametrize(
     ("factory", "ann", "message"),
     [
-        ("Foo", {}, r"index: FAISS cannot use 'Foo' here: could not parse index string Foo. Correct index"),
+        ("Foo", {}, r"index: 'Foo' cannot be used: could not parse index string Foo. Correct index"),
         ("IVF1000,Flat", {}, r"index: .* training points \(900\) should be at least as large as number of clusters"),
         ("PQ5", {}, "index: .* should be a multiple of the number of subquantizers"),
-        ("LSH", {}, "index: FAISS cannot use 'LSH' here"),
-        ("HNSW8_PQ4x4", {}, "index: HNSW8_PQ4x4 cannot rank by inner product"),
+        ("LSH", {}, "index: 'LSH' cannot be used"),
+        ("HNSW8_PQ4x4", {}, "index: 'HNSW8_PQ4x4' cannot be used: it cannot rank by inner product"),
         ("Flat", {"nprobe": 4}, "ann.nprobe: index Flat does not use it. Set `ann.nprobe`=null"),
         ("IVF16,Flat", {"ef_search": 4}, "ann.ef_search: index IVF16,Flat does not use it"),
         ("HNSW8,Flat", {"nprobe": 4}, "ann.nprobe: index HNSW8,Flat does not use it"),
@@ -225,7 +225,7 @@ def test_different_indexes_with_one_folder_name_are_not_confused(run):
     assert RunDir(run.path).index("../IVF8(x),PQ4") == run.path / "index" / "IVF8-x-PQ4"
 
 
-def test_an_index_is_trained_and_filled_in_corpus_order_within_memory(run, vectors):
+def test_an_index_is_built_in_corpus_order_within_memory(run, vectors):
     """Blocks of 7 rows: 16 floats of 4 bytes each, a quarter of the memory."""
     build(run, "Flat", memory=16 * 16 * 7)
     index = faiss.read_index(str(index_file(run, "Flat")))
@@ -253,7 +253,7 @@ def test_the_identity_says_what_was_indexed(run):
         "dim": 16,
         "model_fingerprint": "m",
         "data_fingerprint": "d",
-        "xxh3": xxhash.xxh3_64(index_file(run, "Flat").read_bytes()).hexdigest(),
+        "xxh3": file_hash(index_file(run, "Flat")),
     }
 
 
@@ -271,4 +271,4 @@ def test_the_command_builds_searches_and_reports_recall(command, settings, finis
     assert (finished_run / "rankings" / "test.trec").read_bytes() == approximate
     code, _, err = command("search", *settings, "index=Foo", "overwrite=true")
     assert (code, err.count("\n")) == (1, 1)
-    assert "index: FAISS cannot use 'Foo' here" in err
+    assert "index: 'Foo' cannot be used" in err

@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.world import write_jsonl
 
+from dpr_lightning import text_files
 from dpr_lightning.data.sources import open_queries
 from dpr_lightning.errors import UserError
-from dpr_lightning.retrieval import ranking_formats
 from dpr_lightning.retrieval.rankings import Ranking, merge_rankings, read_rankings, write_rankings
 
 
@@ -194,7 +194,7 @@ def test_the_json_of_dpr_and_of_pyserini_is_a_ranking(tmp_path, monkeypatch, sou
     file = write(tmp_path / "r.json", "\ufeff" + json.dumps(SOURCES[source], indent=indent))
     rows = write_jsonl(tmp_path / "q.jsonl", [{"query_id": "q1", "query": "y"}, {"query_id": "q9", "query": "who's x"}])
     for characters in (8, 1 << 20):  # in pieces that end anywhere
-        monkeypatch.setattr(ranking_formats, "_CHARACTERS_AT_ONCE", characters)
+        monkeypatch.setattr(text_files, "_PIECE", characters)
         assert as_lists(read_rankings(file, open_queries(str(rows)))) == [("q9", ["7", "d1"], [3.0, 2.5])]
     assert [r.qid for r in read_rankings(file)] == ["0" if source == "FAIR, a list" else "q9"]
 

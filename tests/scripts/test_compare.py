@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from support.commands import mistake, run_script, succeed
+from support.commands import assert_mistake, assert_succeeds, run_script
 
 from dpr_lightning.evaluation.accuracy import accuracy_at, paired_difference
 from dpr_lightning.evaluation.resampling import bootstrap_intervals, holm, mean_with_interval, paired_mean_difference
@@ -52,7 +52,9 @@ def test_figures_are_paired_by_question_not_by_line(tmp_path, hits, monkeypatch)
     first = write_run(tmp_path / "a", hits["a"])
     turned = dict(reversed(hits["b"].items()))
     second = write_run(tmp_path / "b", turned, topk=(1, 5, 100))
-    out = succeed(run_script("compare", first, second, "--json", tmp_path / "c.json", "--plot", tmp_path / "c.svg"))
+    out = assert_succeeds(
+        run_script("compare", first, second, "--json", tmp_path / "c.json", "--plot", tmp_path / "c.svg")
+    )
     result = json.loads((tmp_path / "c.json").read_text())
     a, b = (np.array(list(hits[name].values())) for name in "ab")
     assert (result["baseline"], result["questions"], result["split"]) == ("a", 80, "test")
@@ -76,14 +78,14 @@ def test_figures_are_paired_by_question_not_by_line(tmp_path, hits, monkeypatch)
 
 def test_runs_of_one_name_are_told_apart_by_their_path(tmp_path, hits):
     runs = [write_run(tmp_path / x / "run", hits[x]) for x in "ab"]
-    succeed(run_script("compare", *runs, "--json", tmp_path / "c.json"))
+    assert_succeeds(run_script("compare", *runs, "--json", tmp_path / "c.json"))
     assert list(json.loads((tmp_path / "c.json").read_text())["systems"]) == list(map(str, runs))
 
 
 def test_another_split_is_compared_on_demand(tmp_path, hits):
     run = write_run(tmp_path / "a", hits["a"], split="dev")
-    assert "dev, 80 questions" in succeed(run_script("compare", run, "--split", "dev"))
-    assert f"{run}/evaluation/test/questions.jsonl does not exist" in mistake(run_script("compare", run))
+    assert "dev, 80 questions" in assert_succeeds(run_script("compare", run, "--split", "dev"))
+    assert f"{run}/evaluation/test/questions.jsonl does not exist" in assert_mistake(run_script("compare", run))
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e", "\r", "\ufeff"])
@@ -93,7 +95,7 @@ def test_any_character_in_a_question_is_compared(tmp_path, character):
         write_run(tmp_path / name, hits, question=f"a{character}b", answers_of={"q1": [f"{character}x"]})
         for name in "ab"
     ]
-    assert "2 questions" in succeed(run_script("compare", *runs))
+    assert "2 questions" in assert_succeeds(run_script("compare", *runs))
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path, hits):
@@ -102,13 +104,13 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, hits):
     rule = write_run(tmp_path / "rule", hits["b"], answers="regex")
     title = write_run(tmp_path / "title", hits["b"], match_title=True)
     other_k = write_run(tmp_path / "k", hits["b"], topk=(2, 3))
-    assert "differ in question q0" in mistake(run_script("compare", first, fewer))
-    assert "look for answers by different rules" in mistake(run_script("compare", first, rule))
-    assert "look for answers by different rules" in mistake(run_script("compare", first, title))
-    assert "no cutoff in common" in mistake(run_script("compare", first, other_k))
-    assert "is given twice" in mistake(run_script("compare", first, first))
+    assert "differ in question q0" in assert_mistake(run_script("compare", first, fewer))
+    assert "match answers by different rules" in assert_mistake(run_script("compare", first, rule))
+    assert "match answers by different rules" in assert_mistake(run_script("compare", first, title))
+    assert "no common cutoff" in assert_mistake(run_script("compare", first, other_k))
+    assert "is given twice" in assert_mistake(run_script("compare", first, first))
     answers = write_run(tmp_path / "answers", hits["b"], answers_of={"q7": ["b"]})
-    assert "have different answers to question q7" in mistake(run_script("compare", first, answers))
+    assert "have different answers to question q7" in assert_mistake(run_script("compare", first, answers))
 
 
 def test_an_evaluation_older_than_its_ranking_is_refused(tmp_path, hits):
@@ -116,24 +118,24 @@ def test_an_evaluation_older_than_its_ranking_is_refused(tmp_path, hits):
     ranking.write_text("q0 Q0 d0 1 1 t\n")
     facts = {"run_file": str(ranking), "run_file_xxh3": file_hash(ranking)}
     runs = [write_run(tmp_path / "a", hits["a"], **facts), write_run(tmp_path / "b", hits["b"])]
-    assert "top-5" not in succeed(run_script("compare", *runs))
+    assert "top-5" not in assert_succeeds(run_script("compare", *runs))
     ranking.write_text("q0 Q0 d1 1 1 t\n")
-    assert f"{tmp_path}/a/evaluation/test is older than {ranking}" in mistake(run_script("compare", *runs))
+    assert f"{tmp_path}/a/evaluation/test is older than {ranking}" in assert_mistake(run_script("compare", *runs))
     ranking.unlink()
-    succeed(run_script("compare", *runs))
+    assert_succeeds(run_script("compare", *runs))
 
 
 def test_runs_on_different_corpora_are_told(tmp_path, hits):
     runs = [write_run(tmp_path / name, hits["a"], corpus_fingerprint=f"c{name}") for name in "ab"]
-    assert "the runs were evaluated on different corpora\n" in succeed(run_script("compare", *runs))
+    assert "the runs were evaluated on different corpora\n" in assert_succeeds(run_script("compare", *runs))
     runs[1] = write_run(tmp_path / "c", hits["a"], corpus_fingerprint="ca")
-    assert "different corpora" not in succeed(run_script("compare", *runs))
+    assert "different corpora" not in assert_succeeds(run_script("compare", *runs))
 
 
 def test_a_damaged_evaluation_is_named(tmp_path, hits):
     run = write_run(tmp_path / "a", hits["a"])
     (run / "evaluation" / "test" / "metrics.json").write_text("{")
-    assert "metrics.json: damaged" in mistake(run_script("compare", run))
+    assert "metrics.json: damaged" in assert_mistake(run_script("compare", run))
 
 
 def judged(seed, qids, better=0.0):
@@ -148,7 +150,7 @@ def test_judged_measures_are_compared_on_the_judged_questions(tmp_path, hits):
         write_run(tmp_path / name, hits["a"], measures=own, qrels_fingerprint="x", topk=())
         for name, own in zip("abc", values, strict=True)
     ]
-    out = succeed(run_script("compare", *runs, "--json", tmp_path / "c.json"))
+    out = assert_succeeds(run_script("compare", *runs, "--json", tmp_path / "c.json"))
     systems = json.loads((tmp_path / "c.json").read_text())["systems"]
     a, b, c = (np.array(list(own["nDCG@10"].values())) for own in values)
     assert systems["b"]["measures"]["nDCG@10"]["value"] == b.mean()
@@ -159,7 +161,7 @@ def test_judged_measures_are_compared_on_the_judged_questions(tmp_path, hits):
     assert "p: randomization test, corrected for 2 comparisons (Holm)" in out
     assert all(len(line) <= 80 for line in out.splitlines())
     write_run(tmp_path / "d", hits["a"], measures=values[0], qrels_fingerprint="y", topk=())
-    assert "have different judgments" in mistake(run_script("compare", runs[0], tmp_path / "d"))
+    assert "have different judgments" in assert_mistake(run_script("compare", runs[0], tmp_path / "d"))
 
 
 def test_a_folder_of_runs_or_a_glob_stands_for_its_runs(tmp_path, hits):
@@ -167,14 +169,14 @@ def test_a_folder_of_runs_or_a_glob_stands_for_its_runs(tmp_path, hits):
         write_run(tmp_path / "sweep" / name, hits["a"])
     (tmp_path / "sweep" / "lr-9" / "train").mkdir(parents=True)
     (tmp_path / "sweep" / "logs" / "train").mkdir(parents=True)
-    outs = [succeed(run_script("compare", spec)) for spec in (tmp_path / "sweep", tmp_path / "sweep" / "l*r*")]
+    outs = [assert_succeeds(run_script("compare", spec)) for spec in (tmp_path / "sweep", tmp_path / "sweep" / "l*r*")]
     for out in outs:
         assert f"skipped, because they have no evaluation of test: {tmp_path}/sweep/lr-9\n" in out
         assert "80 questions" in out
         assert all(len(line) <= 80 for line in out.splitlines() if "skipped" not in line and "differences" not in line)
     assert outs[0].count("lr-3e-5") == outs[1].count("lr-3e-5") == 3
     (tmp_path / "empty").mkdir()
-    assert "does not exist. Run evaluate.py" in mistake(run_script("compare", tmp_path / "empty"))
+    assert "does not exist. Run evaluate.py" in assert_mistake(run_script("compare", tmp_path / "empty"))
 
 
 def test_tables_are_written_for_papers_and_programs(tmp_path, hits):
@@ -185,7 +187,7 @@ def test_tables_are_written_for_papers_and_programs(tmp_path, hits):
     assert rows[0] == ["top-k", "system", "mean", "95 %", "diff.", "95 %", "p"]
     assert (len(rows), rows[-1][:2], rows[-1][4], rows[-1][-1]) == (7, ["20", "b&2"], f"{difference.value:+.3f}", p)
     code, markdown, notes = run_script("compare", *runs, "--to", "markdown")
-    assert (code, "differences to a_1; p: sign test (accuracy)" in notes) == (0, True)
+    assert (code, "differences from a_1; p: sign test (accuracy)" in notes) == (0, True)
     assert [line.strip("| ").split(" | ") for line in markdown.splitlines()[4:]] == [
         [c for c in r if c] for r in rows[1:]
     ]
@@ -203,7 +205,7 @@ def test_data_sets_give_a_row_each_and_their_mean(tmp_path):
             values[system, name] = judged(count, qids, better)
             write_run(tmp_path / system / name, dict.fromkeys(qids, 1), measures=values[system, name], topk=())
     systems = [tmp_path / "one", tmp_path / "two"]
-    out = succeed(run_script("compare", "--datasets", *systems, "--json", tmp_path / "c.json"))
+    out = assert_succeeds(run_script("compare", "--datasets", *systems, "--json", tmp_path / "c.json"))
     result = json.loads((tmp_path / "c.json").read_text())
     assert list(result["datasets"]) == ["fiqa", "nfcorpus"]
     means = {key: np.mean(list(own["nDCG@10"].values())) for key, own in values.items()}
@@ -214,7 +216,7 @@ def test_data_sets_give_a_row_each_and_their_mean(tmp_path):
     assert rows["mean"][-1] == f"{expected:.3f}*"
     assert "left out, because not every run has them: only-one, only-two\n" in out
     assert all(len(line) <= 80 for line in out.splitlines())
-    assert "no data set in common" in mistake(run_script("compare", "--datasets", systems[0], tmp_path / "absent"))
+    assert "no common data set" in assert_mistake(run_script("compare", "--datasets", systems[0], tmp_path / "absent"))
 
 
 def test_resampling_is_that_of_its_definitions():

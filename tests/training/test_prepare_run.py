@@ -27,10 +27,10 @@ def test_a_finished_model_behind_a_link_is_not_overwritten(finished):
     assert (finished.model / "old").exists() and (finished.train / "old").exists()
 
 
-def test_overwriting_empties_the_targets_of_links(finished):
+def test_overwriting_removes_what_is_behind_links(finished):
     prepare_run(finished, overwrite=True)
-    for link in (finished.model, finished.train):
-        assert link.is_symlink() and list(link.iterdir()) == []
+    assert finished.train.is_symlink() and list(finished.train.iterdir()) == []
+    assert finished.model.is_symlink() and not finished.model.exists()
     prepare_run(finished, overwrite=False)  # an interrupted training resumes without `overwrite`
 
 
@@ -41,6 +41,12 @@ def test_links_to_missing_folders_are_followed(tmp_path):
         link.symlink_to(tmp_path / "scratch" / link.name)
     prepare_run(run, overwrite=False)
     assert (tmp_path / "scratch" / "train").is_dir()
+
+
+def test_an_empty_folder_behind_a_link_is_not_a_finished_model(finished):
+    (finished.model / "old").unlink()
+    prepare_run(finished, overwrite=False)
+    assert (finished.train / "old").exists()
 
 
 def test_a_file_in_place_of_the_model_is_refused_before_training(tmp_path):
@@ -74,3 +80,12 @@ def test_training_through_links_writes_the_model_to_their_targets(command, setti
     assert (tmp_path / "scratch" / "model" / "model.safetensors").exists()
     assert not (finished.model / "old").exists()
     assert len(logged(finished.path, "train/loss")) == 8
+
+
+@pytest.mark.parametrize("mistake", ["optimizer.lr=-1", "scheduler.warmup=-1", "trainer.gradient_clip_val=-1"])
+def test_a_mistake_with_overwrite_keeps_the_finished_model(command, settings, finished_run, mistake):
+    code, _, err = command("train", *settings, "overwrite=true", mistake)
+    assert code == 1
+    assert err.startswith(mistake.partition(".")[0]) and err.count("\n") == 1
+    assert (finished_run / "model" / "model.safetensors").exists()
+    assert logged(finished_run, "train/loss")

@@ -1,0 +1,18 @@
+"""Wrong values for the keys of the config: each command ends with one clear line, never a traceback or a crash."""
+
+import pytest
+from support.fuzz import cases, run_case, small_run
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return small_run(tmp_path_factory.mktemp("fuzz"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_wrong_values_end_with_one_line(small, tmp_path, seed):
+    endings = {case: run_case(case, small, tmp_path / "case") for case in cases(small.keys, count=100, seed=seed)}
+    assert not {case: ending for case, ending in endings.items() if not ending.is_clean}
+    codes = [ending.code for ending in endings.values()]
+    assert codes.count(1) > 20  # otherwise the values are not wrong
