@@ -81,12 +81,8 @@ def main() -> None:
     parser.add_argument("--corpus", nargs="+", required=True, metavar="FILE")
     parser.add_argument("--queries", nargs="+", metavar="FILE", help="texts of queries that FILE only names by ids")
     parser.add_argument("--out", type=Path, required=True, metavar="NEW.jsonl.gz")
-    parser.add_argument(
-        "--depth", type=int, default=100, help="consider the first N passages of a ranking (default: 100)"
-    )
-    parser.add_argument(
-        "--negatives", type=int, default=30, help="maximum number of negatives per question (default: 30)"
-    )
+    parser.add_argument("--depth", type=int, default=100, help="passages of a ranking to consider (default: 100)")
+    parser.add_argument("--negatives", type=int, default=30, help="most negatives per question (default: 30)")
     parser.add_argument("--answers", default="string", choices=["string", "regex"], help="rule by which answers match")
     parser.add_argument("--match-title", action="store_true", help="search titles for answers as well")
     parser.add_argument("--keep-answers", action="store_true", help="admit passages with an answer as negatives")

@@ -252,11 +252,9 @@ def test_slurm_launchers_take_a_task_per_process(command, launcher):
     slurm = config.hydra.launcher
     assert slurm._target_ == "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
     assert slurm.partition is None
-    if launcher == "slurm_gpu":
-        devices, nodes = (2, 3) if command == "train" else (1, 1)
-        assert (slurm.tasks_per_node, slurm.gpus_per_node, slurm.nodes) == (devices, devices, nodes)
-    else:
-        assert (slurm.tasks_per_node, slurm.gpus_per_node, slurm.nodes) == (1, None, 1)
+    devices, nodes = (2, 3) if command == "train" else (1, 1)
+    gpus = devices if launcher == "slurm_gpu" else None
+    assert (slurm.tasks_per_node, slurm.gpus_per_node, slurm.nodes) == (devices, gpus, nodes)
 
 
 @pytest.fixture
