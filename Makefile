@@ -1,5 +1,6 @@
 # make quickstart   install, build the example data, train, encode, search, evaluate, compare
 # make test         install, check and test
+# make test-slurm   start a SLURM cluster on this machine (root, Debian 12), run the tests marked slurm, stop it
 # make bench        measure speed as ratios
 # PYTHON=python3 make … uses your own environment; it needs the dependencies, but not this package.
 
@@ -10,7 +11,7 @@ PYTHON := .venv/bin/python
 INSTALLED := .venv/installed
 endif
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test test-slurm lint bench clean
 
 quickstart: $(INSTALLED)
 	PYTHON=$(PYTHON) bash examples/quickstart/run.sh
@@ -18,6 +19,14 @@ quickstart: $(INSTALLED)
 test: lint
 	$(PYTHON) -m coverage erase
 	$(PYTHON) -m pytest --numprocesses 2 --cov --cov-report=term --cov-fail-under=90
+
+SLURM_BED ?= ../shared/slurm
+
+test-slurm: $(INSTALLED)
+	@if [ -x $(SLURM_BED)/start ]; then \
+		$(SLURM_BED)/start && . "$${SLURM_LAB:-$${TMPDIR:-/tmp}/slurm-lab}/env" && \
+		{ $(PYTHON) -m pytest -m slurm tests/slurm; code=$$?; $(SLURM_BED)/stop; exit $$code; } \
+	else echo "skipped: $(SLURM_BED)/start does not exist, so there is no SLURM to test on"; fi
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from dpr_lightning.errors import UserError
+from dpr_lightning.errors import FinishedError, UserError
 
 T = TypeVar("T")
 Values = Mapping[str, Any]
@@ -66,6 +66,8 @@ class Arguments:
         """Replace argument names by config keys in the message of a UserError."""
         try:
             yield
+        except FinishedError:
+            raise
         except UserError as error:
             error.args = (with_keys(str(error), keys),)
             raise

@@ -13,9 +13,12 @@ from dpr_lightning.errors import UserError
 
 _MULTIRUN = ("-m", "--multirun")
 _GROUPS = ("experiment", "data", "model", "model/lora", "loss", "optimizer", "scheduler", "trainer", "logger")
+_ADDED_KEY = re.compile(
+    r"\+{1,2}((?:model|encode|ann|grad_cache|checkpoint|early_stopping|data)\.(?!queries\.|qrels\.)[^=]*)="
+)
 _TEXT_KEYS = re.compile(
     r"\+{0,2}(?:name|run_dir|model_dir|run_file|split|index|data\.(?:train|dev|corpus)|data\.(?:queries|qrels)\.[^=]+|"
-    r"model\.(?:name_or_path|separator))"
+    r"model\.(?:name_or_path|separator|query_prompt|passage_prompt))"
 )
 _GRAMMAR = re.compile(r"""null|'.*'|".*"|\[.*\]|(?:choice|glob|range|shuffle|sort)\(.*\)|.*\$\{.*""", re.DOTALL)
 
@@ -28,15 +31,21 @@ def hydra_words(words: list[str]) -> list[str]:
     does not name the run folder).
 
     Raises:
-        UserError: A value that Hydra cannot read; the message names the key.
+        UserError: A value that Hydra cannot read, or a launcher without a sweep; the message names the key.
     """
     sweep = any(word in _MULTIRUN for word in words)
     words = [_quote_text(word, sweep) for word in words]
     words = [re.sub(r"^(data\.(?:queries|qrels)\.)", r"++\1", word) for word in words]
+    for word in words:
+        if added := _ADDED_KEY.match(word):
+            raise UserError(f"{added[1]}: there is no such config key. See `--cfg job` for all keys.")
     overrides = [_parse(word) for word in words if "=" in word and not word.startswith("-")]
+    launcher = next((word for word in words if word.startswith("hydra/launcher=")), None)
     if not sweep:
+        if launcher:
+            raise UserError(f"hydra/launcher: {launcher} is for sweeps. Add -m, also for one job, or leave it out.")
         return words
-    if any(word.startswith("hydra/launcher=slurm") for word in words) and not shutil.which("srun"):
+    if launcher and launcher.startswith("hydra/launcher=slurm") and not shutil.which("srun"):
         raise UserError("hydra/launcher: there is no SLURM here (no srun). Leave it out, or start this where SLURM is.")
     fixed = {override.key_or_group for override in overrides if not override.is_sweep_override()} | {"overwrite"}
     if "run_dir" not in fixed:
@@ -63,8 +72,11 @@ def _quote_text(word: str, sweep: bool) -> str:
 def _parse(word: str) -> Override:
     try:
         override = OverridesParser.create().parse_override(word)
-        if override.key_or_group in _GROUPS and not isinstance(override.value(), str | list | dict | Sweep | None):
-            raise UserError(f"{word}: there is no such option. Choose one of conf/{override.key_or_group}/.")
+        group, option = override.key_or_group, override.value()
+        options = option if isinstance(option, list) else [option]
+        is_default = group == "experiment" and option is None
+        if group in _GROUPS and not is_default and not all(isinstance(one, str | dict | Sweep) for one in options):
+            raise UserError(f"{word}: there is no such option. Choose one of conf/{group}/.")
         return override
     except HydraException as error:
         key, _, value = word.partition("=")

@@ -24,6 +24,28 @@ class UserError(ValueError):
     """
 
 
+class FinishedError(UserError):
+    """The output exists already and is what would be written now. A sweep skips the job."""
+
+    def __init__(self, path: object) -> None:
+        """Take the output."""
+        super().__init__(f"{path} is finished already. Set overwrite=true to replace it, or choose another run_dir.")
+        self.path = path
+
+    def __reduce__(self) -> tuple[type[FinishedError], tuple[object]]:
+        """Return how to make a copy in another process."""
+        return FinishedError, (self.path,)
+
+
+class ReportedMistake(SystemExit):
+    """The end of a process after a user's mistake, whose line has been printed."""
+
+    def __init__(self, line: str) -> None:
+        """Take the line."""
+        super().__init__(1)
+        self.line = line
+
+
 def check_positive(value: object, name: str) -> None:
     """Raise UserError unless the argument `name` is a whole number of at least 1."""
     check_at_least(1, value, name)
@@ -66,22 +88,23 @@ def report_user_errors(
     Args:
         others: Exceptions to treat as a user's mistake, besides UserError and paths that cannot be read or written.
         message: Returns the line to print for an exception.
-        interrupted: Printed after Ctrl-C.
+        interrupted: Printed after Ctrl-C, before the message of the KeyboardInterrupt, if it has one.
         traceback: Let mistakes through, so that Python prints a traceback.
     """
     mistakes: tuple[type[Exception], ...] = (UserError, OSError, *others)
     try:
         yield
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"{interrupted} {stop}".rstrip(), file=sys.stderr)
         sys.exit(130)
     except mistakes as error:
         if traceback:
             raise
         names_path = isinstance(error, OSError) and error.filename is not None
         line = message(UserError(_os_problem(error)) if names_path else error)
-        print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split())), file=sys.stderr)
-        sys.exit(1)
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
+        print(line, file=sys.stderr)
+        raise ReportedMistake(line) from error
 
 
 def _os_problem(error: Any) -> str:

@@ -22,10 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dpr_lightning.arguments import Arguments, check_type, check_types
+from dpr_lightning.call_record import write_call_record
 from dpr_lightning.command_line import hydra_words, quoted
-from dpr_lightning.errors import UserError, report_user_errors
+from dpr_lightning.errors import FinishedError, UserError, report_user_errors
 from dpr_lightning.files import atomic_write
 from dpr_lightning.run_dir import RunDir
+from dpr_lightning.submitted import failures_in_one_line, passed_to_launching_command
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
@@ -73,7 +75,9 @@ class Config(Arguments):
         Raises:
             UserError: An argument that the target refuses, now or when the function is called; the message names `key`.
         """
-        configured = {name: value for name, value in self.select(key).items() if name not in omit}
+        if not isinstance(group := self.select(key), Mapping) or not isinstance(group.get("_target_"), str):
+            raise UserError(f"{key}: {group!r} is not a group of keys with a `_target_`. Choose an option of {key}.")
+        configured = {name: value for name, value in group.items() if name not in omit}
         values = {**configured, **given}
         keys = {name: f"{key}.{name}" for name in values}
         self.keys = {**keys, **self.keys}
@@ -106,14 +110,17 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
             os.environ.pop(_FULL_ERROR, None)
         config = Config(dict.fromkeys(composed), composed)
         again = "the same command without overwrite=true" if composed.get("overwrite") else "the same command"
-        interrupted = f"interrupted; {again} goes on from here"
+        interrupted = f"interrupted; {again} continues"
         with (
+            passed_to_launching_command(),
             report(message=lambda error: _logged(_message(error, config)), interrupted=interrupted),
             _kept_environment(),
         ):
             config.resolve()
+            job = HydraConfig.get()
+            write_call_record(Path(job.runtime.output_dir), [job.job.name, *job.overrides.task], config.values)
             _check_keys(config)
-            if text := task(config):
+            if text := _skipping_finished(task, config):
                 print(_logged(text), flush=True)
 
     @functools.wraps(task)
@@ -125,11 +132,21 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on a newer torch
         warnings.filterwarnings("ignore", ".*srun. command is available")  # Lightning, on a login node of SLURM
         os.environ[_FULL_ERROR] = "1"  # while the config is composed: lets Hydra raise what it would print at length
-        with report(message=lambda error: _message(error, Config({}))):
+        with report(message=lambda error: _message(error, Config({}))), failures_in_one_line():
             sys.argv[1:] = hydra_words(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=task.__name__)(run)()
 
     return entry
+
+
+def _skipping_finished(task: Callable[[Config], str], config: Config) -> str:
+    """Run the task; in a sweep, skip a job whose output exists and is what the job would write."""
+    try:
+        return task(config)
+    except FinishedError as error:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            raise
+        return f"{error.path}: finished already, skipped"
 
 
 def config_folder() -> Path:
@@ -175,17 +192,28 @@ def training_run(config: Config) -> RunDir:
     return RunDir(folder)
 
 
+def check_training_config(config: Config, run: RunDir, *, state: str) -> None:
+    """Raise UserError if the training in a run folder began with settings that would change its result.
+
+    Args:
+        config: The config of this training.
+        run: The run folder.
+        state: `finished` or `unfinished`, for the message.
+    """
+    from dpr_lightning.training.resume_settings import check_resume_settings
+
+    saved: Any = OmegaConf.to_container(OmegaConf.load(run.training_config))
+    check_resume_settings(saved, config.values, run.training_config, state=state)
+
+
 def save_training_config(config: Config, run: RunDir) -> None:
     """Write the config of a training into its run folder.
 
     Raises:
         UserError: The folder has checkpoints of a training whose result other settings would change.
     """
-    from dpr_lightning.training.resume_settings import check_resume_settings
-
     if run.training_config.exists() and any(run.checkpoints.glob("step-*.ckpt")):
-        saved: Any = OmegaConf.to_container(OmegaConf.load(run.training_config))
-        check_resume_settings(saved, config.values, run.training_config)
+        check_training_config(config, run, state="unfinished")
     with atomic_write(run.training_config) as file:
         OmegaConf.save(OmegaConf.create(dict(config.values)), file)
 
@@ -238,4 +266,8 @@ def _message(error: Exception, config: Config) -> str:
         return f"{group}={option}: there is no such option. Set {group} to one of: {', '.join(error.options)}."
     if unknown := re.match(r"Could not override '([^']+)'\.", str(error)):
         return f"{unknown[1]}: there is no such config key. See `--cfg job` for all keys."
+    if unmerged := re.match(r"Error merging override (?:\+\+)?([^=]+)=", str(error)):
+        return f"{unmerged[1]}: it is a group of keys, which this value cannot replace. Set its keys."
+    if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
+        return f"{missing[1]}: is not set. Set it on the command line: {missing[1]}=…"
     return config.message(error)

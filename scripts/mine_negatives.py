@@ -57,7 +57,8 @@ def mine(args: argparse.Namespace) -> str:
     refuse_overwrite(args.out, args.overwrite, remedy="Give --overwrite, or another name")
     kept = dropped = negatives = 0
     with atomic_write(args.out) as file:
-        train, corpus = open_training(args.train, name="--train"), open_corpus(args.corpus, name="--corpus")
+        train = open_training(args.train, name="--train", corpus=args.corpus, queries=args.queries)
+        corpus = open_corpus(args.corpus, name="--corpus")
         ranked = {ranking.qid: ranking.docids[: args.depth] for ranking in read_rankings(args.run_file)}
         for row in mined_rows(ranked, train, corpus, args):
             mined = len(row["negative_passages"])
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("run_file", type=Path, metavar="RUN_FILE")
     parser.add_argument("--train", nargs="+", required=True, metavar="FILE")
     parser.add_argument("--corpus", nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--queries", nargs="+", metavar="FILE", help="texts of queries that FILE only names by ids")
     parser.add_argument("--out", type=Path, required=True, metavar="NEW.jsonl.gz")
     parser.add_argument(
         "--depth", type=int, default=100, help="consider the first N passages of a ranking (default: 100)"

@@ -16,7 +16,7 @@ def target(files: str | Sequence[str], *, skip: bool = True, depth: int = 1, oth
     return files, skip, depth, other
 
 
-def test_each_parameter_takes_the_key_of_its_name_from_the_first_group():
+def test_a_parameter_takes_its_key_from_the_first_group():
     config = Arguments(VALUES)
     assert config.call(target, "data") == (["a"], False, 4, 0.5)
     assert config.call(target, "", "data") == (["a"], False, 3, 0.5)
@@ -32,7 +32,7 @@ def test_errors_name_config_keys():
     assert str(caught.value) == expected
 
 
-def test_a_later_error_about_an_argument_of_an_earlier_call_names_its_key():
+def test_a_later_error_names_the_key_of_an_earlier_call():
     config = Arguments(VALUES)
     config.call(target, "data")
     assert config.message(UserError("skip: no. Set `files`.")) == "data.skip: no. Set data.files."

@@ -22,7 +22,7 @@ def finished_files(run_dir):
 
 
 @pytest.fixture
-def refused(command, settings, tmp_path):
+def assert_refused(command, settings, tmp_path):
     """Checks that a command ends as a user's mistake should, and that its line holds all of some words."""
 
     def check(name, overrides, *words):
@@ -76,31 +76,40 @@ CONFIG_MISTAKES = [
     ("trainer.devices=abc", "trainer: ", "devices"),
     ("trainer.strategy=abc", "trainer: ", "strategy='abc'"),
     ("+trainer.epochs=3", "trainer: ", "epochs"),
+    ("trainer.val_check_interval=1000", "trainer: ", "val_check_interval", "1000"),
+    ("trainer.strategy=ddp_spawn", "trainer.strategy: processes that are spawned cannot", "ddp"),
+    ("+model.dropout=0.1", "model.dropout: there is no such config key"),
+    ("+encode.batch_size=8", "encode.batch_size: there is no such config key"),
+    ("data=0", "data=0: there is no such option"),
+    ("logger.csv=3", "logger.csv: 3 is not a group of keys"),
+    ("data.qrels=[1]", "data.qrels: it is a group of keys"),
+    ("model.normalize=[1]", "model.normalize: [1] is not true or false"),
+    ("optimizer=2024", "optimizer=2024: there is no such option"),
     ("logger.csv.folder=3.5", "logger.csv.folder: 3.5 is not text"),
 ]
 
 
 @pytest.mark.parametrize("mistake", CONFIG_MISTAKES, ids=lambda mistake: mistake[0])
-def test_a_mistake_in_the_training_config_is_one_line(refused, mistake, tmp_path):
+def test_a_mistake_in_the_training_config_is_one_line(assert_refused, mistake, tmp_path):
     override, start, *words = mistake
-    assert refused("train", [override], *words).startswith(start)
+    assert assert_refused("train", [override], *words).startswith(start)
     assert not (tmp_path / "run" / "train" / "metrics.csv").exists()
 
 
-def test_gradient_accumulation_with_gradient_cache_is_refused(refused):
+def test_gradient_accumulation_with_gradient_cache_is_refused(assert_refused):
     sizes = ["grad_cache.query_chunk_size=4", "grad_cache.passage_chunk_size=8"]
-    assert "accumulat" in refused("train", [*sizes, "trainer.accumulate_grad_batches=2"], "trainer")
+    assert "accumulat" in assert_refused("train", [*sizes, "trainer.accumulate_grad_batches=2"], "trainer")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-def test_a_gpu_trainer_without_gpu_is_refused(refused):
-    refused("train", ["trainer=gpu"], "trainer: ", "gpu", "trainer=cpu")
+def test_a_gpu_trainer_without_gpu_is_refused(assert_refused):
+    assert_refused("train", ["trainer=gpu"], "trainer: ", "gpu", "trainer=cpu")
 
 
 @pytest.mark.parametrize("name", ["train", "encode", "search", "reduce", "evaluate"])
-def test_a_run_folder_that_cannot_be_made_is_named(refused, tmp_path, name):
+def test_a_run_folder_that_cannot_be_made_is_named(assert_refused, tmp_path, name):
     (tmp_path / "file").touch()
-    refused(name, [f"run_dir={tmp_path}/file/run"], f"{tmp_path}/file/run", "Not a directory. Correct the path.")
+    assert_refused(name, [f"run_dir={tmp_path}/file/run"], f"{tmp_path}/file/run", "Not a directory. Correct the path.")
 
 
 TRAINING_DATA = {
@@ -119,7 +128,7 @@ TRAINING_DATA = {
 
 
 @pytest.mark.parametrize("kind", TRAINING_DATA)
-def test_an_invalid_training_row_is_named_by_key_file_row_and_field(refused, tmp_path, kind):
+def test_an_invalid_training_row_is_named_by_key_file_row_and_field(assert_refused, tmp_path, kind):
     row, message = TRAINING_DATA[kind]
     if isinstance(row, dict):
         changed = training_row(1) | row
@@ -127,7 +136,7 @@ def test_an_invalid_training_row_is_named_by_key_file_row_and_field(refused, tmp
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(training_row(0)) + "\n" + row + "\n")
     key = "data.dev" if kind == "no positives" else "data.train"
-    assert "Correct the" in refused("train", [f"{key}={file}"], str(file), message)
+    assert "Correct the" in assert_refused("train", [f"{key}={file}"], str(file), message)
 
 
 @pytest.mark.parametrize(
@@ -139,32 +148,32 @@ def test_an_invalid_training_row_is_named_by_key_file_row_and_field(refused, tmp
         ("notes.txt", "is not a .jsonl, .jsonl.gz or .parquet file"),
     ],
 )
-def test_a_path_without_data_is_named(refused, tmp_path, pattern, words):
+def test_a_path_without_data_is_named(assert_refused, tmp_path, pattern, words):
     (tmp_path / "folder").mkdir()
     (tmp_path / "notes.txt").write_text("notes\n")
-    refused("train", [f"data.train={tmp_path}/{pattern}"], "data.train", f"{tmp_path}/{pattern}", words)
-    refused("encode", [f"data.corpus={tmp_path}/{pattern}"], "data.corpus", f"{tmp_path}/{pattern}", words)
+    assert_refused("train", [f"data.train={tmp_path}/{pattern}"], "data.train", f"{tmp_path}/{pattern}", words)
+    assert_refused("encode", [f"data.corpus={tmp_path}/{pattern}"], "data.corpus", f"{tmp_path}/{pattern}", words)
 
 
-def test_a_cut_compressed_file_is_named(refused, tmp_path):
+def test_a_cut_compressed_file_is_named(assert_refused, tmp_path):
     file = write_jsonl(tmp_path / "rows.jsonl.gz", [training_row(i) for i in range(32)])
     file.write_bytes(file.read_bytes()[:-20])
-    refused("train", [f"data.train={file}"], str(file), "damaged gzip data")
+    assert_refused("train", [f"data.train={file}"], str(file), "damaged gzip data")
 
 
-def test_rows_without_hard_negatives_train_with_passages_of_other_rows(command, settings, tmp_path):
+def test_rows_without_negatives_train_with_other_passages(command, settings, tmp_path):
     file = write_jsonl(tmp_path / "rows.jsonl", [training_row(i, negatives=0) for i in range(16)])
     code, out, err = command("train", *settings, f"data.train={file}")
     assert (code, err) == (0, "")
     assert "trained 2 steps" in out
 
 
-def test_a_mistake_with_overwrite_does_not_cost_the_finished_model(refused, finished_run):
+def test_a_mistake_with_overwrite_does_not_cost_the_finished_model(assert_refused, finished_run):
     mistakes = ["optimizer.lr=abc", "data.train=/nowhere.jsonl", "trainer.max_epochs=abc"]
     for mistake in [*mistakes, "checkpoint.best=abc", "early_stopping.patience=0"]:
-        refused("train", ["overwrite=true", mistake])
+        assert_refused("train", ["overwrite=true", mistake])
     for accelerator in ("mps", "tpu"):  # of other machines
-        refused("train", ["overwrite=true", f"trainer.accelerator={accelerator}"], "trainer")
+        assert_refused("train", ["overwrite=true", f"trainer.accelerator={accelerator}"], "trainer")
     assert (finished_run / "train" / "metrics.csv").exists()
 
 
@@ -194,9 +203,9 @@ ENCODING_MISTAKES = [
 @pytest.mark.parametrize(
     ("overrides", "start"), ENCODING_MISTAKES, ids=lambda value: value[0] if isinstance(value, list) else ""
 )
-def test_a_mistake_in_encoding_is_one_line(refused, finished_run, overrides, start):
+def test_a_mistake_in_encoding_is_one_line(assert_refused, finished_run, overrides, start):
     (finished_run / "embeddings" / "passage" / "02-of-03.safetensors").unlink()
-    assert start in refused("encode", overrides)
+    assert start in assert_refused("encode", overrides)
 
 
 CORPORA = {
@@ -209,10 +218,10 @@ CORPORA = {
 
 
 @pytest.mark.parametrize("kind", CORPORA)
-def test_an_invalid_corpus_is_named_by_key_file_row_and_field(refused, tiny_model, tmp_path, kind):
+def test_an_invalid_corpus_is_named_by_key_file_row_and_field(assert_refused, tiny_model, tmp_path, kind):
     rows, message = CORPORA[kind]
     file = write_jsonl(tmp_path / "corpus.jsonl", rows)
-    refused("encode", [f"model_dir={tiny_model}", f"data.corpus={file}"], "data.corpus: ", str(file), message)
+    assert_refused("encode", [f"model_dir={tiny_model}", f"data.corpus={file}"], "data.corpus: ", str(file), message)
 
 
 @pytest.mark.parametrize(
@@ -222,10 +231,10 @@ def test_an_invalid_corpus_is_named_by_key_file_row_and_field(refused, tiny_mode
         ({"query_id": "q0", "query": "x"}, "is also in an earlier row"),
     ],
 )
-def test_an_invalid_query_is_named_by_key_file_row_and_field(refused, tiny_model, tmp_path, row, message):
+def test_an_invalid_query_is_named_by_key_file_row_and_field(assert_refused, tiny_model, tmp_path, row, message):
     file = write_jsonl(tmp_path / "queries.jsonl", [question(0), row])
     overrides = ["side=query", f"model_dir={tiny_model}", f"data.queries.test={file}"]
-    refused("encode", overrides, "data.queries.test: ", str(file), "row 2", message)
+    assert_refused("encode", overrides, "data.queries.test: ", str(file), "row 2", message)
 
 
 SEARCH_MISTAKES = [
@@ -242,14 +251,14 @@ SEARCH_MISTAKES = [
 @pytest.mark.parametrize(
     ("overrides", "message"), SEARCH_MISTAKES, ids=lambda value: value[0] if isinstance(value, list) else ""
 )
-def test_a_mistake_in_search_is_one_line(refused, finished_run, overrides, message):
+def test_a_mistake_in_search_is_one_line(assert_refused, finished_run, overrides, message):
     (finished_run / "rankings" / "test.trec").unlink()
-    assert message in refused("search", overrides)
+    assert message in assert_refused("search", overrides)
 
 
-def test_search_names_the_missing_shard(refused, finished_run):
+def test_search_names_the_missing_shard(assert_refused, finished_run):
     (finished_run / "embeddings" / "passage" / "01-of-03.safetensors").unlink()
-    refused("search", ["overwrite=true"], "01-of-03.safetensors missing", "encode.py")
+    assert_refused("search", ["overwrite=true"], "01-of-03.safetensors missing", "encode.py")
 
 
 @pytest.mark.parametrize(
@@ -258,39 +267,39 @@ def test_search_names_the_missing_shard(refused, finished_run):
     ids=str,
 )
 def test_search_refuses_embeddings_of_another_model_or_dimension(
-    refused, command, settings, finished_run, tiny_model, tmp_path, other, place
+    assert_refused, command, settings, finished_run, tiny_model, tmp_path, other, place
 ):
     save_bi_encoder(load_bi_encoder(tiny_model, settings=Settings(**other)), tmp_path / "other")
     assert command("encode", *settings, place, f"model_dir={tmp_path}/other", "overwrite=true")[0] == 0
     name = "test.safetensors" if place == "side=query" else "01-of-03.safetensors"
-    refused("search", ["overwrite=true"], name, "by different models")
+    assert_refused("search", ["overwrite=true"], name, "by different models")
 
 
-def test_encoding_with_a_projection_that_was_never_trained_is_refused(refused, finished_run, tiny_model):
+def test_encoding_with_an_untrained_projection_is_refused(assert_refused, finished_run, tiny_model):
     file = f"{tiny_model}/2_Dense/model.safetensors"
     overrides = ["overwrite=true", f"model_dir={tiny_model}", "model.projection_dim=16"]
-    refused("encode", overrides, f"model.projection_dim: {file} does not give a projection of 32 x 16")
+    assert_refused("encode", overrides, f"model.projection_dim: {file} does not give a projection of 32 x 16")
 
 
-def test_search_refuses_shards_of_two_data_sets(refused, command, settings, finished_run, tmp_path):
+def test_search_refuses_shards_of_two_data_sets(assert_refused, command, settings, finished_run, tmp_path):
     other = write_jsonl(tmp_path / "other.jsonl", [passage(i) for i in range(1, 41)])
     assert command("encode", *settings, "shard=1", f"data.corpus={other}", "overwrite=true")[0] == 0
-    refused("search", ["overwrite=true"], "01-of-03.safetensors", "different data sets")
+    assert_refused("search", ["overwrite=true"], "01-of-03.safetensors", "different data sets")
 
 
-def test_an_unfinished_encoding_is_not_continued_with_another_model(refused, finished_run, tiny_model):
+def test_an_unfinished_encoding_is_not_continued_with_another_model(assert_refused, finished_run, tiny_model):
     file = finished_run / "embeddings" / "passage" / "01-of-03.safetensors"
     file.rename(file.with_name(f"{file.name}.partial"))
-    refused(
+    assert_refused(
         "encode", ["shard=1", "model.pooling=mean", f"model_dir={tiny_model}"], "01-of-03.safetensors.partial was begun"
     )
 
 
-def test_an_embedding_file_cut_short_is_named(refused, finished_run):
+def test_an_embedding_file_cut_short_is_named(assert_refused, finished_run):
     file = finished_run / "embeddings" / "passage" / "01-of-03.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-5])
-    refused("search", ["overwrite=true"], f"{file} has {len(content) - 5:,} bytes, not {len(content):,}")
+    assert_refused("search", ["overwrite=true"], f"{file} has {len(content) - 5:,} bytes, not {len(content):,}")
 
 
 def test_a_depth_beyond_the_corpus_gives_the_whole_corpus(command, settings, finished_run):
@@ -310,21 +319,21 @@ def shard_rankings(command, settings, finished_run):
     return finished_run / "rankings" / "test"
 
 
-def test_reduce_names_what_is_wrong(refused, shard_rankings):
-    refused("reduce", ["depth=0"], "depth: 0 ")
-    refused("reduce", ["format=xml"], "format: 'xml' is not possible")
-    refused("reduce", ["split=dev"], "rankings/dev", "has no shards")
+def test_reduce_names_what_is_wrong(assert_refused, shard_rankings):
+    assert_refused("reduce", ["depth=0"], "depth: 0 ")
+    assert_refused("reduce", ["format=xml"], "format: 'xml' is not possible")
+    assert_refused("reduce", ["split=dev"], "rankings/dev", "has no shards")
     first = shard_rankings / "00-of-03.trec"
     second = shard_rankings / "01-of-03.trec"
     kept = second.read_text()
     second.write_text("".join(line for line in kept.splitlines(True) if not line.startswith("q3 ")))
-    refused("reduce", [], "01-of-03.trec", "q3")
+    assert_refused("reduce", [], "01-of-03.trec", "q3")
     second.write_text(first.read_text())
-    refused("reduce", [], "00-of-03.trec and 01-of-03.trec", "passage d")
+    assert_refused("reduce", [], "00-of-03.trec and 01-of-03.trec", "passage d")
     second.write_text(kept + "q9 and so on\n")
-    refused("reduce", [], f"{second}, line {len(kept.splitlines()) + 1}")
+    assert_refused("reduce", [], f"{second}, line {len(kept.splitlines()) + 1}")
     second.unlink()
-    refused("reduce", [], "01-of-03.trec missing", "search.py")
+    assert_refused("reduce", [], "01-of-03.trec missing", "search.py")
 
 
 EVALUATION_MISTAKES = [
@@ -343,21 +352,21 @@ EVALUATION_MISTAKES = [
 @pytest.mark.parametrize(
     ("overrides", "message"), EVALUATION_MISTAKES, ids=lambda value: value[0] if isinstance(value, list) else ""
 )
-def test_a_mistake_in_evaluation_is_one_line(refused, finished_run, overrides, message):
-    assert message in refused("evaluate", ["overwrite=true", *overrides])
+def test_a_mistake_in_evaluation_is_one_line(assert_refused, finished_run, overrides, message):
+    assert message in assert_refused("evaluate", ["overwrite=true", *overrides])
 
 
-def test_evaluation_names_unknown_passages_and_questions(refused, finished_run):
+def test_evaluation_names_unknown_passages_and_questions(assert_refused, finished_run):
     file = finished_run / "rankings" / "test.trec"
     ranked = file.read_text()
     file.write_text(ranked.replace(" d7 ", " e7 "))
-    refused("evaluate", ["overwrite=true"], str(file), "passage e7", "not in data.corpus")
+    assert_refused("evaluate", ["overwrite=true"], str(file), "passage e7", "not in data.corpus")
     file.write_text(ranked.replace("q3 ", "q4 "))
-    refused("evaluate", ["overwrite=true"], str(file), "question q4", "not in data.queries")
+    assert_refused("evaluate", ["overwrite=true"], str(file), "question q4", "not in data.queries")
     file.write_text("")
-    refused("evaluate", ["overwrite=true"], str(file), "is empty")
+    assert_refused("evaluate", ["overwrite=true"], str(file), "is empty")
     file.write_text(ranked + "q1 and so on\n")
-    refused("evaluate", ["overwrite=true"], f"{file}, line {len(ranked.splitlines()) + 1}: 'q1 and so on'")
+    assert_refused("evaluate", ["overwrite=true"], f"{file}, line {len(ranked.splitlines()) + 1}: 'q1 and so on'")
 
 
 def test_a_question_that_the_ranking_lacks_counts_as_a_miss(command, settings, finished_run):
@@ -374,11 +383,11 @@ def test_a_question_that_the_ranking_lacks_counts_as_a_miss(command, settings, f
     assert metrics["accuracy"]["20"] == pytest.approx(answered - 1 / 12)
 
 
-def test_questions_without_answers_are_named(refused, finished_run, tmp_path):
+def test_questions_without_answers_are_named(assert_refused, finished_run, tmp_path):
     rows = [question(i) for i in range(0, 36, 3)]
     del rows[2]["answers"]
     file = write_jsonl(tmp_path / "queries.jsonl", rows)
-    refused(
+    assert_refused(
         "evaluate",
         ["overwrite=true", f"data.queries.test={file}"],
         "data.queries",
@@ -388,7 +397,7 @@ def test_questions_without_answers_are_named(refused, finished_run, tmp_path):
         row.pop("answers", None)
     write_jsonl(file, rows)
     overrides = ["overwrite=true", f"data.queries.test={file}", "data.qrels.test=null"]
-    refused("evaluate", overrides, "data.queries", "question q0 (the first of 12) has no answers")
+    assert_refused("evaluate", overrides, "data.queries", "question q0 (the first of 12) has no answers")
 
 
 def test_an_invalid_regular_expression_is_named_and_matches_nothing(command, settings, finished_run, tmp_path):
@@ -413,16 +422,16 @@ def test_cutoffs_beyond_the_rankings_are_left_out_in_one_line(command, settings,
     assert set(metrics["accuracy"]) == {"1", "20"}
 
 
-def test_a_finished_stage_is_not_made_again_without_overwrite(refused, finished_run, shard_rankings):
-    refused("train", [], "run/model is finished already", "overwrite=true")
-    refused("encode", ["shard=1"], "01-of-03.safetensors is finished already", "overwrite=true")
-    refused("encode", ["side=query"], "test.safetensors is finished already", "overwrite=true")
-    refused("search", ["shard=1"], "01-of-03.trec is finished already", "overwrite=true")
+def test_a_finished_stage_is_not_made_again_without_overwrite(assert_refused, finished_run, shard_rankings):
+    assert_refused("train", [], "run/model is finished already", "overwrite=true")
+    assert_refused("encode", ["shard=1"], "01-of-03.safetensors is finished already", "overwrite=true")
+    assert_refused("encode", ["side=query"], "test.safetensors is finished already", "overwrite=true")
+    assert_refused("search", ["shard=1"], "01-of-03.trec is finished already", "overwrite=true")
     (finished_run / "rankings" / "test.trec").write_text("ours\n")
-    refused("search", [], "test.trec is finished already", "overwrite=true")
-    refused("reduce", [], "test.trec is finished already", "overwrite=true")
-    refused("evaluate", [], "evaluation/test is finished already", "overwrite=true")
+    assert_refused("search", [], "test.trec is finished already", "overwrite=true")
+    assert_refused("reduce", [], "test.trec is finished already", "overwrite=true")
+    assert_refused("evaluate", [], "evaluation/test is finished already", "overwrite=true")
 
 
-def test_a_finished_shard_of_another_model_is_not_taken_for_this_ones(refused, finished_run, tiny_model):
-    refused("encode", [f"model_dir={tiny_model}", "model.pooling=mean"], "00-of-03.safetensors", "another model")
+def test_a_finished_shard_of_another_model_is_refused(assert_refused, finished_run, tiny_model):
+    assert_refused("encode", [f"model_dir={tiny_model}", "model.pooling=mean"], "00-of-03.safetensors", "another model")

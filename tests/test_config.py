@@ -55,7 +55,7 @@ def test_all_experiments_are_found():
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes_for_every_command_and_means_the_same(command, experiment):
+def test_an_experiment_means_the_same_to_every_command(command, experiment):
     config = values(composed(command, f"experiment={experiment}"))
     trained = values(composed("train", f"experiment={experiment}"))
     assert config["name"] == experiment
@@ -72,7 +72,7 @@ def test_the_base_alone_is_the_nq_experiment(command):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_experiment_holds_only_what_differs_from_its_base(experiment):
+def test_an_experiment_has_only_what_differs_from_its_base(experiment):
     defaults, own = read(CONF / "experiment" / f"{experiment}.yaml")
     assert all(isinstance(entry, str) or next(iter(entry)).startswith("override /") for entry in defaults)
     inherited = [f"experiment={entry}" for entry in defaults if isinstance(entry, str)]
@@ -101,7 +101,7 @@ def _exists(config, key):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_holds_only_what_differs_from_the_option_it_extends(option):
+def test_an_option_has_only_what_differs_from_its_base(option):
     defaults, own = read(CONF / f"{option}.yaml")
     for sibling in (entry for entry in defaults if entry != "_self_"):
         file = (CONF / option).parent / f"{sibling}.yaml"
@@ -109,10 +109,16 @@ def test_an_option_holds_only_what_differs_from_the_option_it_extends(option):
         assert not {key for key in own.keys() & extended.keys() if own[key] == extended[key]}
 
 
+def composed_with(group, name):
+    """The config with one option, whose mandatory keys are set."""
+    mandatory = [key for key, value in read(CONF / group / f"{name}.yaml")[1].items() if value == "???"]
+    return composed("train", f"{group}={name}", *(f"{group}.{key}=folder" for key in mandatory), with_hydra=True)
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes(option):
     group, _, name = option.rpartition("/")
-    config = composed("train", f"{group}={name}", with_hydra=True)
+    config = composed_with(group, name)
     assert config.hydra.runtime.choices[group] == name
     config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     values(config)
@@ -121,15 +127,14 @@ def test_every_option_of_every_group_composes(option):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_target_imports_and_takes_the_keys_beside_it(option):
     group, _, name = option.rpartition("/")
-    config = composed("train", f"{group}={name}", with_hydra=True)
+    config = composed_with(group, name)
     part = "hydra.launcher" if group == "hydra/launcher" else group.partition("/")[0]  # model/lora is part of model
     found = [node for node in _nodes(OmegaConf.select(config, part)) if "_target_" in node]
     assert found or part in ("data", "model")
     for node in found:
         parameters = inspect.signature(get_object(node._target_)).parameters
         takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-        others = {"_target_", "_partial_"} | ({"dims"} if part == "loss" else set())  # `dims` wraps any loss
-        assert takes_any or set(node) - others <= set(parameters)
+        assert takes_any or set(node) - {"_target_", "_partial_", "dims"} <= set(parameters)  # dims wraps any loss
 
 
 def _nodes(node):
@@ -164,6 +169,9 @@ def test_the_published_recipe_on_four_gpus():
         "query_max_length": 32,
         "passage_max_length": 156,
         "separator": " ",
+        "query_prompt": "",
+        "passage_prompt": "",
+        "dtype": "float32",
         "gradient_checkpointing": False,
     }
     assert recipe["optimizer"] == {
@@ -193,7 +201,7 @@ def test_the_published_recipe_on_four_gpus():
     assert (recipe["num_shards"], recipe["depth"]) == (20, 100)
 
 
-def test_the_published_recipe_on_one_gpu_differs_in_batch_devices_and_gradient_cache_alone():
+def test_one_gpu_changes_batch_devices_and_gradient_cache_only():
     four, one = values(composed("train")), values(composed("train", "experiment=nq_single_gpu"))
     changed = {key: one_value for key, one_value in _flat(one).items() if _flat(four)[key] != one_value}
     paths = {key for key in changed if "runs/" in str(changed[key])}
@@ -222,7 +230,7 @@ def _flat(config):
         ("curated", "curated", True, "regex"),
     ],
 )
-def test_the_other_experiments_change_data_and_tying_of_the_recipe_alone(experiment, data, tied, answers):
+def test_other_experiments_change_data_and_tying_only(experiment, data, tied, answers):
     config, recipe = values(composed("train", f"experiment={experiment}")), values(composed("train"))
     for split in ("train", "dev", "test"):
         assert config["data"]["queries"][split] == f"hf://datasets/Tevatron/wikipedia-{data}/{data}-{split}.jsonl.gz"
@@ -238,7 +246,7 @@ def test_the_other_experiments_change_data_and_tying_of_the_recipe_alone(experim
 
 @pytest.mark.parametrize("launcher", ["slurm_cpu", "slurm_gpu"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_slurm_launchers_take_as_many_tasks_as_the_command_has_processes(command, launcher):
+def test_slurm_launchers_take_a_task_per_process(command, launcher):
     settings = ["trainer.devices=2", "trainer.num_nodes=3"] if command == "train" else []
     config = composed(command, f"hydra/launcher={launcher}", *settings, with_hydra=True)
     slurm = config.hydra.launcher

@@ -46,7 +46,7 @@ def test_who_reads_the_earlier_file_is_not_disturbed(tmp_path):
         assert (reader.read(), path.read_text()) == ("earlier", "later")
 
 
-def test_a_folder_appears_when_it_is_complete_and_replaces_the_earlier_one(tmp_path):
+def test_a_complete_folder_replaces_the_earlier_one(tmp_path):
     path = tmp_path / "new" / "model"
     for name in ("first", "second"):
         with atomic_folder(path) as folder:

@@ -9,15 +9,16 @@ import time
 
 import pytest
 import torch
+from support.metrics import logged_rows
 from support.world import ROOT, settings_of, training_row, write_jsonl
 
 from dpr_lightning import open_embeddings
 
 
-def start(name, *overrides, folder, **environment):
-    words = [sys.executable, str(ROOT / f"{name}.py"), *overrides]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(words, cwd=folder, env=os.environ | environment, text=True, stdout=pipe, stderr=pipe)
+def start(name, *overrides, folder, environment=None, **options):
+    words, pipe = [sys.executable, str(ROOT / f"{name}.py"), *overrides], subprocess.PIPE
+    environment = os.environ | (environment or {})
+    return subprocess.Popen(words, cwd=folder, env=environment, text=True, stdout=pipe, stderr=pipe, **options)
 
 
 def end(process):
@@ -37,6 +38,7 @@ PROCESSES = {  # command and overrides, with the start of the only line on stder
     "in the loader's process": ("train", ["data.num_workers=1", "data.train=short.jsonl"], "data.train: "),
     "model": ("encode", ["model_dir=/nowhere"], "model_dir: /nowhere is not a folder with a model"),
     "embeddings": ("search", [], "run/embeddings/query/test.safetensors does not exist."),
+    "no sweep": ("search", ["hydra/launcher=slurm_cpu"], "hydra/launcher: hydra/launcher=slurm_cpu is for sweeps."),
     "no SLURM": ("search", ["-m", "shard=0,1", "hydra/launcher=slurm_cpu"], "hydra/launcher: there is no SLURM here"),
     "shards": ("reduce", [], "run/rankings/test has no shards"),
     "ranking": ("evaluate", ["data.qrels.test=null"], "run/rankings/test.trec does not exist."),
@@ -53,7 +55,9 @@ def processes(world, tiny_model, tmp_path_factory):
         started = {}
         for name in pair:
             script, overrides, _ = PROCESSES[name]
-            started[name] = start(script, *settings_of(world, tiny_model, "run"), *overrides, folder=folder)
+            path = {"PATH": ""} if name == "no SLURM" else None
+            overrides = [*settings_of(world, tiny_model, "run"), *overrides]
+            started[name] = start(script, *overrides, folder=folder, environment=path)
         for name, process in started.items():
             ended[name] = end(process)
     return ended
@@ -69,25 +73,24 @@ def test_a_mistake_ends_the_process_with_one_line_on_stderr(processes, kind):
 
 
 @pytest.mark.parametrize(("extra", "hint"), [([], ""), (["overwrite=true"], " without overwrite=true")])
-def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(settings, command, tmp_path, extra, hint):
-    long = [*settings, *extra, "trainer.max_epochs=100000", "checkpoint.every_n_steps=5"]
-    process = start("train", *long, folder=tmp_path)
-    checkpoint = tmp_path / "run" / "train" / "checkpoints" / "last.ckpt"
+def test_ctrl_c_saves_the_last_step_and_the_same_command_continues(settings, command, tmp_path, extra, hint):
+    long = [*settings, "trainer.max_epochs=100000", "data.num_workers=1"]
+    process = start("train", *long, *extra, folder=tmp_path, start_new_session=True)
     with process:
-        while not (checkpoint.exists() and (tmp_path / "run" / "train" / "metrics.csv").exists()):
+        while not (tmp_path / "run" / "train" / "metrics.csv").exists():
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         code, _, err = end(process)
     assert code == 130
-    assert err == f"interrupted; the same command{hint} goes on from here\n"
+    reached = torch.load(tmp_path / "run" / "train" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert err == f"interrupted; the same command{hint} continues from step {reached:,}\n"
     assert not (tmp_path / "run" / "model").exists()
-    reached = torch.load(checkpoint, weights_only=True)["global_step"]
-    limited = [setting for setting in long if setting != "overwrite=true"] + ["trainer.max_time=00:00:00:01"]
-    code, out, err = command("train", *limited)
+    assert int(logged_rows(tmp_path / "run")[-1]["step"]) == reached - 1
+    code, out, err = command("train", *long, "trainer.max_time=00:00:00:00")
     assert (code, err) == (0, "")
-    assert int(out.partition("trained ")[2].partition(" steps")[0].replace(",", "")) > reached
-    assert "resumed from" in out
+    assert f"trained {reached:,} steps" in out or f"trained {reached + 1:,} steps" in out
+    assert f"resumed from {tmp_path}/run/train/checkpoints/step-{reached:08d}.ckpt" in out
 
 
 def test_warnings_of_libraries_go_to_the_log(settings, tmp_path):
@@ -109,7 +112,7 @@ def test_hydra_full_error_gives_the_traceback(command, settings, monkeypatch):
     assert [entry.name for entry in raised.traceback][-2:] == ["check_positive", "check_at_least"]
 
 
-def test_each_training_of_a_sweep_has_a_run_folder_that_later_commands_take(command, settings, tmp_path):
+def test_later_commands_take_the_run_folders_of_a_sweep(command, settings, tmp_path):
     code, _, err = command("train", *settings, "optimizer.lr=1e-5,2e-5", "-m")
     assert (code, err) == (0, "")
     folders = [tmp_path / "run" / f"optimizer.lr-{lr}" for lr in ("1e-05", "2e-05")]
@@ -154,6 +157,43 @@ def test_shards_encoded_as_jobs_are_those_of_one_command(command, settings, fini
         file = f"embeddings/passage/{name}.safetensors"
         assert (tmp_path / "jobs" / file).read_bytes() == (finished_run / file).read_bytes()
         assert f"{tmp_path}/jobs/{file}: " in out
+
+
+def test_a_rerun_of_a_sweep_skips_what_is_finished_and_the_same(command, settings, finished_run):
+    def sweep(name, *overrides):
+        code, out, err = command(name, *settings, "-m", *overrides)
+        skipped = [line for line in out.splitlines() if line.endswith(": finished already, skipped")]
+        return code, len(skipped), err
+
+    (finished_run / "embeddings" / "passage" / "01-of-03.safetensors").unlink()
+    assert sweep("encode", "shard=range(3)") == (0, 2, "")
+    assert sweep("search", "shard=0,1") == (0, 0, "")
+    assert sweep("search", "shard=range(3)") == (0, 2, "")
+    assert sweep("train", "trainer.log_every_n_steps=2") == (0, 1, "")
+    for name, override, message in (
+        ("train", "optimizer.lr=1", "optimizer.lr: is 1, but the finished training in"),
+        ("encode", "encode.dtype=float16", "encode.dtype: "),
+        ("encode", "encode.chunk_size=7", "encode.chunk_size: "),
+        ("encode", "encode.precision=bf16", "encode.precision: "),
+        ("search", "depth=7", f"{finished_run}/rankings/test/00-of-03.trec, made with different depth, is finished"),
+    ):
+        code, skipped, err = sweep(name, override, *([] if name == "train" else ["shard=0,1"]))
+        assert (code, skipped, err.count("\n")) == (1, 0, 1), err
+        assert err.startswith(message), err
+    code, _, err = command("encode", *settings, "encode.chunk_size=7")
+    assert code == 1 and "is finished already with 16384, not 7" in err
+
+
+def test_each_call_leaves_a_record_of_itself(command, settings, finished_run):
+    for _ in range(2):
+        assert command("evaluate", *settings, "overwrite=true")[0] == 0
+    calls = sorted((finished_run / "logs" / "evaluate").iterdir())[-2:]
+    for call in calls:
+        record = json.loads((call / "call.json").read_text())
+        assert record["command"] == ["evaluate", *settings, "overwrite=true"]
+        assert record["host"] and record["device"] and record["versions"]["torch"]
+        assert f"run_dir: {finished_run}\n" in (call / "resolved.yaml").read_text()
+        assert "passages with an answer" in (call / "evaluate.log").read_text()
 
 
 def test_the_first_failing_job_ends_a_sweep(command, settings, finished_run, tmp_path):

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from support.commands import mistake, run_script, succeed
+from support.commands import assert_mistake, assert_succeeds, run_script
 from support.world import ROOT, passage, question, write_jsonl
 
 import dpr_lightning
@@ -118,7 +118,7 @@ def test_importing_the_package_does_not_import_torch():
 def test_ask_shows_scores_docids_and_passages(run_dir, corpus, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
     text = QUESTIONS[1]["query"]
-    out = succeed(run_script("ask", run_dir, text, "--corpus", corpus, "--depth", "2"))
+    out = assert_succeeds(run_script("ask", run_dir, text, "--corpus", corpus, "--depth", "2"))
     (found,) = dpr_lightning.Searcher(run_dir, corpus=corpus).search([text], depth=3)
     assert out.splitlines()[0].strip() == text
     for docid, score, row in list(zip(found.docids, found.scores, found.passages, strict=True))[:2]:
@@ -126,15 +126,15 @@ def test_ask_shows_scores_docids_and_passages(run_dir, corpus, monkeypatch):
         assert f"{score:.3f}" in out
         assert row["text"] in out
     assert f" {found.docids[2]} " not in out
-    assert "has no shards" in mistake(run_script("ask", run_dir / "absent", text, "--corpus", corpus))
-    assert "there is no file" in mistake(run_script("ask", run_dir, text, "--corpus", "absent.jsonl"))
+    assert "has no shards" in assert_mistake(run_script("ask", run_dir / "absent", text, "--corpus", corpus))
+    assert "there is no file" in assert_mistake(run_script("ask", run_dir, text, "--corpus", "absent.jsonl"))
 
 
 def test_ask_searches_with_an_index(indexed, corpus, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
     text = QUESTIONS[1]["query"]
     (found,) = dpr_lightning.Searcher(indexed, corpus=corpus, index="IVF4,Flat").search([text], depth=40)
-    out = succeed(run_script("ask", indexed, text, "--corpus", corpus, "--depth", "40", "--index", "IVF4,Flat"))
+    out = assert_succeeds(run_script("ask", indexed, text, "--corpus", corpus, "--depth", "40", "--index", "IVF4,Flat"))
     assert {word for word in out.split() if word[0] == "d" and word[1:].isdigit()} == set(found.docids)
     asked = run_script("ask", indexed, text, "--corpus", corpus, "--index", "SQ8")
-    assert "index/SQ8 does not exist" in mistake(asked)
+    assert "index/SQ8 does not exist" in assert_mistake(asked)

@@ -19,8 +19,8 @@ def evaluate(config: Config) -> str:
     corpus = config.call(open_corpus, "data", keys={"files": "data.corpus"}, name="data.corpus")
     evaluation = config.call(
         stage.evaluate,
-        "data",
         "",
+        "data",
         run=run,
         queries=queries,
         corpus=corpus,

@@ -1,11 +1,27 @@
 """Train a bi-encoder."""
 
-from dpr_lightning.launch import Config, command, config_errors, explicit_keys, save_training_config, training_run
+from dpr_lightning.errors import FinishedError
+from dpr_lightning.launch import (
+    Config,
+    check_training_config,
+    command,
+    config_errors,
+    explicit_keys,
+    save_training_config,
+    training_run,
+)
 
 
 @command
 def train(config: Config) -> str:
     """Train a bi-encoder into RUN/model, or continue an interrupted training."""
+    from dpr_lightning.training.preemption import requeue_before_training
+
+    with requeue_before_training():
+        return _train(config)
+
+
+def _train(config: Config) -> str:
     from pytorch_lightning import seed_everything
 
     from dpr_lightning.data.datamodule import RetrievalDataModule
@@ -15,6 +31,7 @@ def train(config: Config) -> str:
     from dpr_lightning.training.grad_cache import make_grad_cache
     from dpr_lightning.training.losses.matryoshka import at_dims
     from dpr_lightning.training.module import RetrieverModule
+    from dpr_lightning.training.processes import only_training
 
     run = training_run(config)
     with config_errors("seed"):
@@ -35,10 +52,19 @@ def train(config: Config) -> str:
         data=data,
         run=run,
         loggers=[config.instantiate(f"logger.{name}") for name in config["logger"]],
+        keys={"precision": "trainer.precision"},
     )
-    config.call(prepare_run, "", run=run)  # this late, so that a mistake removes nothing
-    save_training_config(config, run)
-    return fit(trainer, module, data, run=run)
+
+    def prepare() -> None:
+        try:
+            config.call(prepare_run, "", run=run)
+        except FinishedError:
+            check_training_config(config, run, state="finished")
+            raise
+        save_training_config(config, run)
+
+    with only_training(trainer, run, prepare):  # this late, so that a mistake removes nothing
+        return fit(trainer, module, data, run=run)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -65,6 +66,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         dev_negatives: int = 30,
         num_workers: int = 0,
         skip_invalid: bool = False,
+        format: str | None = None,
+        corpus: Files = None,
+        queries: Mapping[str, Files] | None = None,
         seed: int = 42,
     ) -> None:
         """Open and check the files at once, so that bad input is reported before training starts.
@@ -81,6 +85,9 @@ class RetrievalDataModule(pl.LightningDataModule):
             dev_negatives: Maximum number of hard negatives that a dev question adds to the validation pool.
             num_workers: Processes that prefetch and tokenize; 0 tokenizes in the training process.
             skip_invalid: Count and skip invalid rows instead of raising.
+            format: Layout of the files; None recognizes it.
+            corpus: Passages that training files name only by their ids.
+            queries: By split (`train`, `dev`), queries that training files name only by their ids.
             seed: Determines order and sampling.
 
         Raises:
@@ -92,7 +99,10 @@ class RetrievalDataModule(pl.LightningDataModule):
         check_at_least(0, seed, "seed")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.collate = Collator(inputs)
-        rows, self._weights, fingerprint = open_mixture(train, train_weights, skip_invalid=skip_invalid)
+        queries = queries or {}
+        options: dict[str, Any] = {"skip_invalid": skip_invalid, "format": format, "corpus": corpus}
+        mixture = open_mixture(train, train_weights, queries=queries.get("train"), **options)
+        rows, self._weights, fingerprint = mixture
         self.fingerprints = {"train": (len(rows), fingerprint)}
         self.train_examples = TrainingExamples(
             rows, passages_per_query=passages_per_query, positives=positives, negatives=negatives, seed=seed
@@ -100,7 +110,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self._resume_at: dict[str, int] = {}
         self.dev_examples = None
         if dev:
-            source = open_training(dev, name="dev", skip_invalid=skip_invalid)
+            source = open_training(dev, name="dev", queries=queries.get("dev"), **options)
             self.fingerprints["dev"] = (len(source.rows), source.fingerprint)
             self.dev_examples = DevExamples(source.rows, negatives=dev_negatives)
 
@@ -149,4 +159,14 @@ class RetrievalDataModule(pl.LightningDataModule):
             "collate_fn": self.collate,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": _leave_signals_to_parent,
         }
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ignore the signals on which the training process saves a checkpoint, for which it needs its workers.
+
+    SLURM and terminals send them to every process.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

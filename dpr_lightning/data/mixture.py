@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import datasets
 
@@ -11,7 +12,7 @@ from dpr_lightning.errors import UserError
 
 
 def open_mixture(
-    files: Files, weights: Sequence[float] | None, *, skip_invalid: bool = False
+    files: Files, weights: Sequence[float] | None, **options: Any
 ) -> tuple[datasets.Dataset, list[tuple[int, float]], str]:
     """Return all training rows; for each entry of `files`, the number of its rows and its weight; the fingerprint.
 
@@ -20,14 +21,14 @@ def open_mixture(
     Args:
         files: See `open_training`.
         weights: One weight per entry of `files`; None gives every row the weight 1.
-        skip_invalid: See `open_training`.
+        options: Keyword arguments of `open_training`.
 
     Raises:
         UserError: The files cannot be opened, there is not one weight per entry, or a weight is not a number of at
             least 0.
     """
     if weights is None:
-        source = open_training(files, skip_invalid=skip_invalid)
+        source = open_training(files, **options)
         return source.rows, [(len(source.rows), 1.0)], source.fingerprint
     entries = [files] if files is None or isinstance(files, str) else list(files)
     if len(weights) != len(entries):
@@ -37,7 +38,7 @@ def open_mixture(
     for weight in weights:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise UserError(f"train_weights: {weight!r} is not a number of at least 0. Correct `train_weights`.")
-    sources = [open_training(entry, skip_invalid=skip_invalid) for entry in entries]
+    sources = [open_training(entry, **options) for entry in entries]
     sizes = [(len(source.rows), weight) for source, weight in zip(sources, weights, strict=True)]
     fingerprint = "+".join(source.fingerprint for source in sources)
     return datasets.concatenate_datasets([source.rows for source in sources]), sizes, fingerprint

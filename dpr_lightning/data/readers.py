@@ -1,22 +1,17 @@
-"""Finds data files on disk or on the Hugging Face hub, and reads their records one by one."""
+"""Finds data files on disk or on the Hugging Face hub."""
 
 from __future__ import annotations
 
 import glob
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pyarrow
-from pyarrow import parquet
-
+from dpr_lightning.data.containers import SUFFIXES
 from dpr_lightning.errors import UserError
-from dpr_lightning.text_files import read_lines
 
 HUB = "hf://datasets/"
-_JSON_LINES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 
 
 def find_files(spec: str | Sequence[str] | None, *, name: str) -> list[Path]:
@@ -39,58 +34,19 @@ def find_files(spec: str | Sequence[str] | None, *, name: str) -> list[Path]:
             raise UserError(f"{name}: {pattern!r} is not a path. Give a path, a glob or a list of them: `{name}`=PATH.")
         files += _fetch_from_hub(pattern, name) if pattern.startswith(HUB) else _find_on_disk(pattern, name)
     for file in files:
-        if not file.name.endswith((*_JSON_LINES, ".parquet")):
+        if not file.name.endswith(SUFFIXES):
             raise UserError(
-                f"{name}: {file} is not a .jsonl, .jsonl.gz or .parquet file. Convert it, or correct the path."
+                f"{name}: {file} is not a .jsonl, .json, .csv, .tsv (each also .gz or .zst), .parquet or .arrow file. "
+                "Convert it, or correct the path."
             )
     return files
-
-
-def read_records(file: Path) -> Iterator[tuple[int, Any]]:
-    """Yield pairs (row, record) of a JSON Lines or Parquet file; rows count from 1 and are line numbers in JSON Lines.
-
-    JSON Lines may be compressed with gzip, whatever the file's name, begin with a byte order mark, and have lines that
-    end in CRLF.
-
-    Raises:
-        UserError: A line is not JSON, text is not UTF-8, or the file is cut short; the message names file and row.
-    """
-    read = _read_parquet if file.name.endswith(".parquet") else _read_json_lines
-    row = 0
-    try:
-        for row, record in read(file):
-            yield row, record
-    except UserError:
-        raise
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{file}, after row {row}: cannot be read further ({reason}). Fetch or write the file again."
-        ) from error
-
-
-def _read_json_lines(file: Path) -> Iterator[tuple[int, Any]]:
-    for row, line in read_lines(file):
-        if not line.strip():
-            continue
-        try:
-            yield row, json.loads(line)
-        except json.JSONDecodeError as error:
-            problem = f"not a JSON object ({error.msg}, column {error.colno})"
-            raise UserError(f"{file}, row {row}: {problem}. Correct the line.") from error
-        except RecursionError as error:
-            raise UserError(f"{file}, row {row}: too deeply nested. Correct the line.") from error
-
-
-def _read_parquet(file: Path) -> Iterator[tuple[int, Any]]:
-    with parquet.ParquetFile(file) as table:
-        batches = table.iter_batches(batch_size=1000)
-        yield from enumerate((record for batch in batches for record in batch.to_pylist()), 1)
 
 
 def _find_on_disk(pattern: str, name: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
+        if saved := _saved_data_set(path, name):
+            return saved
         raise UserError(f"{name}: {pattern} is a folder. Give its files, for example `{name}`='{path}/*.jsonl.gz'.")
     if path.exists():
         return [path]
@@ -99,6 +55,17 @@ def _find_on_disk(pattern: str, name: str) -> list[Path]:
         what = "no file matches the glob" if glob.has_magic(pattern) else "there is no file"
         raise UserError(f"{name}: {what} {pattern} (seen from {Path.cwd()}). Correct the path.")
     return [Path(match) for match in matches]
+
+
+def _saved_data_set(folder: Path, name: str) -> list[Path]:
+    """Return the files of a folder that `save_to_disk` of `datasets` has written, or an empty list."""
+    if (folder / "dataset_dict.json").is_file():
+        splits = json.loads((folder / "dataset_dict.json").read_bytes())["splits"]
+        raise UserError(f"{name}: {folder} has the splits {', '.join(splits)}. Choose one: `{name}`={folder}/SPLIT.")
+    if not (folder / "state.json").is_file():
+        return []
+    state = json.loads((folder / "state.json").read_bytes())
+    return [folder / file["filename"] for file in state.get("_data_files") or []]
 
 
 def _fetch_from_hub(address: str, name: str) -> list[Path]:

@@ -19,10 +19,11 @@ PAIR = "pair"
 
 
 class InputTokenizer:
-    """A tokenizer with the lengths and the separator of a model.
+    """A tokenizer with the lengths, the separator and the prompts of a model.
 
     A passage is title + `separator` + text in one segment, or, with `separator="pair"`, a sentence pair as in FAIR's
-    DPR. Without a title it is the text alone. Lengths include special tokens. Token type ids are never used.
+    DPR. Without a title it is the text alone. A prompt comes before all of it. Lengths include the prompt and special
+    tokens. Token type ids are never used.
     """
 
     def __init__(
@@ -32,37 +33,40 @@ class InputTokenizer:
         query_max_length: int,
         passage_max_length: int,
         separator: str,
+        query_prompt: str = "",
+        passage_prompt: str = "",
     ) -> None:
         """Set the tokenizer to pad on the right, since CLS pooling takes the first position.
 
         Raises:
             UserError: A length leaves no room for a word, or the tokenizer has no padding token.
         """
-        for name, length, pair in (
-            ("query_max_length", query_max_length, False),
-            ("passage_max_length", passage_max_length, separator == PAIR),
+        for name, length, pair, prompt in (
+            ("query_max_length", query_max_length, False, query_prompt),
+            ("passage_max_length", passage_max_length, separator == PAIR, passage_prompt),
         ):
-            check_at_least(tokenizer.num_special_tokens_to_add(pair) + 1, length, name)
+            prompt_length = len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) if prompt else 0
+            check_at_least(tokenizer.num_special_tokens_to_add(pair) + prompt_length + 1, length, name)
         if tokenizer.pad_token_id is None:
             raise UserError(f"name_or_path: {tokenizer.name_or_path} has no padding token. Choose another model.")
         self.tokenizer = tokenizer
         self.tokenizer.padding_side = "right"
         self.query_max_length, self.passage_max_length = query_max_length, passage_max_length
-        self.separator = separator
+        self.separator, self.query_prompt, self.passage_prompt = separator, query_prompt, passage_prompt
 
     def encode_queries(self, queries: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each query, special tokens included, at most `query_max_length`."""
-        return self._encode(list(queries), None, self.query_max_length)
+        return self._encode([self.query_prompt + query for query in queries], None, self.query_max_length)
 
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each passage, special tokens included, at most `passage_max_length`."""
-        passages = list(zip(titles, texts, strict=True))
+        passages, prompt = list(zip(titles, texts, strict=True)), self.passage_prompt
         if self.separator != PAIR:
-            joined = [f"{title}{self.separator}{text}" if title else text for title, text in passages]
+            joined = [f"{prompt}{title}{self.separator}{text}" if title else prompt + text for title, text in passages]
             return self._encode(joined, None, self.passage_max_length)
-        titled = [title for title in titles if title]
+        titled = [prompt + title for title in titles if title]
         pairs = self._encode(titled, [text for title, text in passages if title], self.passage_max_length)
-        alone = self._encode([text for title, text in passages if not title], None, self.passage_max_length)
+        alone = self._encode([prompt + text for title, text in passages if not title], None, self.passage_max_length)
         in_pairs, in_alone = iter(pairs), iter(alone)
         return [next(in_pairs if title else in_alone) for title in titles]
 

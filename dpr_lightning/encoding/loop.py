@@ -22,6 +22,9 @@ from dpr_lightning.model.packed import PackedEncoder
 
 TokenIds = list[list[int]]
 
+_SAMPLE, _FEWEST_TEXTS = 64, 8  # rows of the first chunk that are compared, and how many texts they need
+_TOLERANCE = 1e-4  # of the largest number in an embedding
+
 
 class Speed(NamedTuple):
     """What encoding took: rows, seconds, and tokens without and with padding."""
@@ -60,7 +63,8 @@ def encode_rows(
         progress: Counts the rows of each batch.
 
     Raises:
-        UserError: An embedding is not finite; the message names its id.
+        UserError: An embedding is not finite (the message names its id), or different texts of the first chunk have
+            nearly the same embedding.
     """
     start, first = time.perf_counter(), writer.done
     tokens = padded_tokens = 0
@@ -88,7 +92,8 @@ def encode_rows(
             # 3. Write the chunk once the one before is written, so that at most two wait in memory.
             if written is not None:
                 written.result()
-            written = writing.submit(_write_chunk, writer, ids, fetched, np.concatenate(batches), copied)
+            order, differ = np.concatenate(batches), writer.done == 0 and _differ(chunk)
+            written = writing.submit(_write_chunk, writer, ids, fetched, order, copied, differ)
         if written is not None:
             written.result()
     writer.finish()
@@ -153,14 +158,17 @@ def _write_chunk(
     fetched: Tensor,
     order: NDArray[np.int64],
     copied: torch.cuda.Event | None,
+    differ: bool,
 ) -> None:
-    """Write a chunk whose row order[i] is row i of `fetched`, after the copy from the device."""
+    """Write a chunk whose row order[i] is row i of `fetched`, after the copy; check that its texts `differ`, if so."""
     if copied is not None:
         copied.synchronize()
     embeddings = np.empty(fetched.shape, writer.dtype)
     with np.errstate(over="ignore"):  # values beyond float16 become infinite
         embeddings[order] = fetched.float().numpy()
     _check_finite(embeddings, ids, writer.done)
+    if differ:
+        _check_differ(embeddings[:_SAMPLE].astype(np.float32))
     writer.append(embeddings)
 
 
@@ -170,4 +178,17 @@ def _check_finite(embeddings: NDArray[Any], ids: Sequence[str], first_row: int) 
         raise UserError(
             f"the embedding of {ids[first_row + int(bad[0])]!r} is not finite. "
             "Set `precision`=32 and `dtype`=float32; if that does not help, the model's weights are broken."
+        )
+
+
+def _differ(chunk: TokenIds) -> bool:
+    """Return whether the first rows of a chunk have enough different texts to tell whether embeddings differ."""
+    return len(set(map(tuple, chunk[:_SAMPLE]))) >= _FEWEST_TEXTS
+
+
+def _check_differ(embeddings: NDArray[np.float32]) -> None:
+    if np.ptp(embeddings, axis=0).max() <= _TOLERANCE * np.abs(embeddings).max():
+        raise UserError(
+            "the model gives different texts nearly the same embedding, so that a search cannot rank them. "
+            "Check the weights, and whether `pooling` is the one that the model was trained with."
         )

@@ -18,7 +18,7 @@ from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.encoding.devices import Device, run_on_devices
 from dpr_lightning.encoding.loop import Speed, encode_rows
 from dpr_lightning.encoding.progress import Progress
-from dpr_lightning.errors import UserError, check_choice, check_positive
+from dpr_lightning.errors import FinishedError, UserError, check_choice, check_positive
 from dpr_lightning.model.bi_encoder import BiEncoder
 from dpr_lightning.model.inference import for_inference, resolve_precision
 from dpr_lightning.model.packed import packed_if_supported
@@ -26,6 +26,7 @@ from dpr_lightning.model.truncation import check_dim, fingerprint_at, truncate
 from dpr_lightning.run_dir import RunDir, shard_name
 
 _log = logging.getLogger(__name__)
+_MOST_SHARDS = 100_000
 
 
 class ShardEncoder:
@@ -78,7 +79,7 @@ class ShardEncoder:
         check_dim(self.dim, full, "dim")
         self.inputs, self.model_fingerprint = bi_encoder.inputs, fingerprint_at(bi_encoder, self.dim)
         self._cut = functools.partial(truncate, dim=self.dim, normalize=bi_encoder.settings.normalize)
-        self.precision = resolve_precision(str(precision), torch_device)
+        self.precision, self._is_precision_set = resolve_precision(str(precision), torch_device), precision != "auto"
         self.encoder = packed_if_supported(
             for_inference(getattr(bi_encoder, side), device=torch_device, precision=self.precision)
         )
@@ -90,8 +91,12 @@ class ShardEncoder:
             One line: what was written, how much, how fast.
 
         Raises:
-            UserError: The shard does not exist, is finished already, or is being written by another process.
+            FinishedError: The file exists and is what would be written.
+            UserError: The shard does not exist, its file is not what would be written, or another process writes it.
         """
+        if path.exists() and not self.overwrite:
+            self.check_finished(path, shard=shard, num_shards=num_shards)
+            raise FinishedError(path)
         rows = shard_rows(shard, num_shards, len(self.source.rows))
         field = "docid" if self.side == "passage" else "query_id"
         column = self.source.rows.select_columns([field]).with_format("arrow")
@@ -121,14 +126,29 @@ class ShardEncoder:
         return _summary(path, len(rows), speed, self.precision)
 
     def check_finished(self, path: Path, *, shard: int, num_shards: int) -> None:
-        """Raise UserError unless the file has this run's model, data and shard (precision may differ)."""
-        identity = open_embeddings(path).identity
+        """Raise UserError unless the file has this run's model, data, shard and settings.
+
+        The precision may differ if it is chosen by the machine (`auto`).
+        """
+        finished = open_embeddings(path)
+        identity = finished.identity
         expected = self._identity(shard, num_shards, shard_rows(shard, num_shards, len(self.source.rows)))
         for key in ("model_fingerprint", "data_fingerprint", "side", "shard", "num_shards"):
             if getattr(identity, key) != getattr(expected, key):
                 raise UserError(
                     f"{path} is of another {key.removesuffix('_fingerprint')} than this run's. "
                     "Set overwrite=true to replace it, or choose another run_dir."
+                )
+        settings = {
+            "precision": (identity.precision, self.precision if self._is_precision_set else identity.precision),
+            "dtype": (finished.array.dtype.name, self.dtype),
+            "chunk_size": (finished.chunk_size, self.chunk_size),
+        }
+        for name, (existing, wanted) in settings.items():
+            if existing != wanted:
+                raise UserError(
+                    f"{name}: {path} is finished already with {existing}, not {wanted}. Set `{name}` to {existing}, "
+                    "or set overwrite=true to encode again."
                 )
 
     def _identity(self, shard: int, num_shards: int, rows: range) -> Identity:
@@ -218,6 +238,8 @@ def missing_shards(run: RunDir, encoder: ShardEncoder, num_shards: int) -> list[
 
 def _check_num_shards(run: RunDir, num_shards: int) -> None:
     check_positive(num_shards, "num_shards")
+    if num_shards > _MOST_SHARDS:
+        raise UserError(f"num_shards: {num_shards:,} is more than {_MOST_SHARDS:,}. Lower `num_shards`.")
     of_count = shard_name(0, num_shards).lstrip("0")  # `-of-20`
     files = sorted(run.passage_shards.glob("[0-9]*-of-*.safetensors*"))
     others = [file.name for file in files if f"{of_count}." not in file.name]

@@ -22,7 +22,8 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.interop.weights import errors_of, read_pickle, read_weights, write_weights
 from dpr_lightning.model.bi_encoder import PASSAGE_FOLDER, QUERY_FOLDER, BiEncoder, load_bi_encoder
 from dpr_lightning.model.encoder import PROJECTION_FOLDER
-from dpr_lightning.model.pretrained import errors_about, load_tokenizer
+from dpr_lightning.model.pretrained import errors_about
+from dpr_lightning.model.pretrained_tokenizer import load_tokenizer
 from dpr_lightning.model.settings import Settings
 
 _LENGTH = 256

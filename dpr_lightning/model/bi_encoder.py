@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -17,9 +18,12 @@ from transformers import PreTrainedTokenizerBase
 from dpr_lightning.data.tokenizer import InputTokenizer, Tokens
 from dpr_lightning.errors import UserError, error_prefix
 from dpr_lightning.model.checks import check_pooling, check_vocabulary
-from dpr_lightning.model.encoder import Encoder, position_ids
-from dpr_lightning.model.lora import add_adapters
-from dpr_lightning.model.pretrained import load_tokenizer, load_transformer
+from dpr_lightning.model.encoder import PROJECTION_FOLDER, Encoder, position_ids
+from dpr_lightning.model.foreign import EncoderFiles, Foreign
+from dpr_lightning.model.lora import add_adapters, check_lora_keys
+from dpr_lightning.model.pretrained import load_transformer
+from dpr_lightning.model.pretrained_tokenizer import append_end_token, load_tokenizer
+from dpr_lightning.model.sentence_transformers import describe
 from dpr_lightning.model.settings import SETTINGS_FILE, Settings
 
 QUERY_FOLDER, PASSAGE_FOLDER = "query_model", "passage_model"
@@ -87,7 +91,8 @@ def load_bi_encoder(
 ) -> BiEncoder:
     """Return a bi-encoder from a hub name or a folder: plain Hugging Face, sentence-transformers, Tevatron, or ours.
 
-    A folder that `save_bi_encoder` wrote has its own settings, which replace `settings`.
+    A folder that `save_bi_encoder` wrote has its own settings, which replace `settings`. Those of a folder of
+    sentence-transformers replace the settings that the caller leaves at their defaults.
 
     Args:
         name_or_path: A hub name or a folder.
@@ -105,57 +110,95 @@ def load_bi_encoder(
     folder = Path(name_or_path).expanduser()
     name = str(folder) if folder.is_dir() else str(name_or_path)
     ours = (folder / SETTINGS_FILE).exists()
+    foreign = None if ours else describe(name)
     if ours:
         settings = _saved_settings(folder, settings, explicit)
+    elif foreign:
+        settings = foreign.complete(settings, explicit)
     if (folder / _PICKLED_PROJECTION).exists() and not reads_pooler:
         raise UserError(
             f"name_or_path: {folder / _PICKLED_PROJECTION} is a pickle, which is not read here. "
             "Convert the folder with scripts/import_model.py."
         )
-    query_path, passage_path = _encoder_paths(name, settings)
-
-    def encoder(path: str) -> Encoder:
-        transformer = load_transformer(path, gradient_checkpointing=gradient_checkpointing)
-        if lora is not None:
-            with error_prefix("lora"):
-                add_adapters(transformer, **lora)
-        result = Encoder(transformer, settings)
-        result.load_projection(Path(path), required=ours or not new_projection)
-        check_pooling(result, path)
-        return result
-
-    query = encoder(query_path)
+    files = (foreign.query, foreign.passage) if foreign else _encoder_files(name, settings)
+    load = functools.partial(
+        _load_encoder,
+        settings=settings,
+        gradient_checkpointing=gradient_checkpointing,
+        lora=lora,
+        projection_required=ours or not new_projection,
+    )
+    query = load(files[0])
     if settings.tied:
         passage = query
-    elif passage_path == query_path:
+    elif files[0] == files[1]:
         passage = copy.deepcopy(query)
     else:
-        passage = encoder(passage_path)
-    tokenizer = load_tokenizer(name, [folder, Path(query_path)])  # Tevatron saves it in the root only
-    check_vocabulary(query, tokenizer, name)
-    check_vocabulary(passage, tokenizer, name)
+        passage = load(files[1])
+    tokenizer = _load_tokenizer(name, files, foreign)
+    if settings.pooling == "last" and not ours and not foreign:
+        append_end_token(tokenizer)
+    for side, encoder in (("query", query), ("passage", passage)):
+        check_vocabulary(encoder, tokenizer, name)
+        if foreign:
+            settings = foreign.within_positions(settings, side, position_ids(encoder.transformer))
     try:
-        inputs = InputTokenizer(
-            tokenizer,
-            query_max_length=settings.query_max_length,
-            passage_max_length=settings.passage_max_length,
-            separator=settings.separator,
-        )
-        return BiEncoder(query, passage, inputs, settings)
+        return BiEncoder(query, passage, InputTokenizer(tokenizer, **settings.inputs()), settings)
     except UserError as error:
         if ours:
             raise UserError(f"{folder / SETTINGS_FILE}: {error}") from error
         raise
 
 
-def _encoder_paths(name_or_path: str, settings: Settings) -> tuple[str, str]:
-    """Return the folders or hub names of the query and the passage encoder."""
+def _load_encoder(
+    files: EncoderFiles,
+    *,
+    settings: Settings,
+    gradient_checkpointing: bool,
+    lora: Mapping[str, Any] | None,
+    projection_required: bool,
+) -> Encoder:
+    transformer = load_transformer(
+        files.transformer, dtype=settings.dtype, gradient_checkpointing=gradient_checkpointing
+    )
+    if lora is not None:
+        with error_prefix("lora"):
+            check_lora_keys(lora)
+            add_adapters(transformer, **lora)
+    encoder = Encoder(transformer, settings)
+    encoder.load_projection(files.projection, bias=files.bias, required=projection_required)
+    check_pooling(encoder, files.transformer)
+    return encoder
+
+
+def _load_tokenizer(
+    name: str, files: tuple[EncoderFiles, EncoderFiles], foreign: Foreign | None
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of both sides.
+
+    Raises:
+        UserError: There is none, or a foreign folder has two that differ.
+    """
+    if not foreign:
+        return load_tokenizer(name, [Path(name), Path(files[0].transformer)])  # Tevatron saves it in the root only
+    query, passage = (load_tokenizer(side.transformer, [Path(side.transformer)]) for side in files)
+    if _tokenizer_state(query) != _tokenizer_state(passage):
+        raise UserError(f"name_or_path: {name} has two tokenizers that differ. Choose another model.")
+    return query
+
+
+def _encoder_files(name_or_path: str, settings: Settings) -> tuple[EncoderFiles, EncoderFiles]:
+    """Return the files of the query and the passage encoder, in a folder of ours or of Tevatron."""
     folder = Path(name_or_path)
     if not (folder / QUERY_FOLDER).is_dir():
-        return name_or_path, name_or_path
+        return (EncoderFiles(name_or_path, folder / PROJECTION_FOLDER),) * 2
     if settings.tied:
         raise UserError(f"tied: {folder} has two encoders, {QUERY_FOLDER} and {PASSAGE_FOLDER}. Set `tied`=false.")
-    return str(folder / QUERY_FOLDER), str(folder / PASSAGE_FOLDER)
+    query, passage = folder / QUERY_FOLDER, folder / PASSAGE_FOLDER
+    return (
+        EncoderFiles(str(query), query / PROJECTION_FOLDER),
+        EncoderFiles(str(passage), passage / PROJECTION_FOLDER),
+    )
 
 
 def _saved_settings(folder: Path, given: Settings, explicit: Collection[str]) -> Settings:

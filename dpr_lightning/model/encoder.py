@@ -6,7 +6,9 @@ Notation: N sequences, L positions of the longest, H hidden units.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -38,7 +40,10 @@ class Encoder(nn.Module):
         self.transformer, self.pooling, self.normalize = transformer, settings.pooling, settings.normalize
         self.projection: nn.Linear | None = None
         if settings.projection_dim is not None:
-            self.projection = nn.Linear(transformer.config.hidden_size, settings.projection_dim)
+            size = transformer.config.hidden_size, settings.projection_dim
+            self.projection = nn.Linear(*size, dtype=transformer.dtype)
+        causal = any(getattr(module, "is_causal", False) for module in transformer.modules())
+        self._options: dict[str, Any] = {"use_cache": False} if causal else {}  # nothing is generated
 
     @property
     def dim(self) -> int:
@@ -51,8 +56,8 @@ class Encoder(nn.Module):
 
     def pool(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return pooled hidden states [N, H] of token ids and mask, both [N, L]."""
-        hidden = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # [N, L, H]
-        return POOLING[self.pooling].padded(hidden, attention_mask)
+        output = self.transformer(input_ids=input_ids, attention_mask=attention_mask, **self._options)
+        return POOLING[self.pooling].padded(output.last_hidden_state, attention_mask)
 
     def project(self, pooled: Tensor) -> Tensor:
         """Return embeddings [N, dim] of pooled hidden states [N, H]: projected and normalized, as the settings say."""
@@ -75,17 +80,24 @@ class Encoder(nn.Module):
             weights = {f"linear.{name}": weight for name, weight in self.projection.state_dict().items()}
             save_file(weights, folder / PROJECTION_FOLDER / "model.safetensors")
 
-    def load_projection(self, folder: Path, *, required: bool) -> None:
-        """Read the projection from a model folder; without a file it keeps its random weights.
+    def load_projection(self, folder: Path, *, bias: bool, required: bool) -> None:
+        """Read the projection from the folder of a Dense module; without a file it keeps its random weights.
+
+        Args:
+            folder: The folder of the module.
+            bias: Whether the module has a bias; otherwise the projection's is 0.
+            required: Whether weights must exist.
 
         Raises:
             UserError: The file is damaged, has other sizes, or is missing although it is `required`.
         """
-        file = folder / PROJECTION_FOLDER / "model.safetensors"
+        file = folder / "model.safetensors"
         if self.projection is None or not (required or file.exists()):
             return
         try:
             weights = {name.removeprefix("linear."): weight for name, weight in load_file(file).items()}
+            if not bias:
+                weights.setdefault("bias", torch.zeros(self.projection.out_features))
             self.projection.load_state_dict(weights)
         except (OSError, RuntimeError, SafetensorError) as error:
             size = f"{self.projection.in_features} x {self.projection.out_features}"

@@ -8,6 +8,7 @@ describes a sentence-transformers Router over them. `dpr_lightning.json` has our
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from dpr_lightning.files import atomic_folder, write_json
 from dpr_lightning.model.bi_encoder import PASSAGE_FOLDER, QUERY_FOLDER, BiEncoder
@@ -77,7 +78,7 @@ def _save_encoder(
     pooling |= {f"pooling_mode_{old}": mode == new for old, new in _OLD_POOLING_MODES.items()}
     write_json(folder / "modules.json", modules)
     write_json(folder / "sentence_bert_config.json", {**lengths, "do_lower_case": False})
-    write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "dot"})
+    write_json(folder / "config_sentence_transformers.json", _model_config(bi_encoder.settings))
     write_json(folder / "1_Pooling" / "config.json", pooling)
     if encoder.normalize:
         write_json(folder / "3_Normalize" / "config.json", {})
@@ -90,6 +91,12 @@ def _parts(settings: Settings) -> list[tuple[str, str]]:
     return parts + ([("3_Normalize", "Normalize")] if settings.normalize else [])
 
 
+def _model_config(settings: Settings) -> dict[str, Any]:
+    """Return what sentence-transformers' `encode_query` and `encode_document` need to know, besides the modules."""
+    prompts = {"query": settings.query_prompt, "document": settings.passage_prompt}
+    return {"similarity_fn_name": "dot"} | ({"prompts": prompts} if any(prompts.values()) else {})
+
+
 def _describe_router(folder: Path, settings: Settings) -> None:
     structure: dict[str, list[str]] = {}
     types: dict[str, str] = {}
@@ -99,5 +106,5 @@ def _describe_router(folder: Path, settings: Settings) -> None:
         types |= {module: _SENTENCE_TRANSFORMERS[kind] for module, kind in modules.items()}
     parameters = {"default_route": "document", "allow_empty_key": True, "route_mappings": {}}
     write_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _SENTENCE_TRANSFORMERS["Router"]}])
-    write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "dot"})
+    write_json(folder / "config_sentence_transformers.json", _model_config(settings))
     write_json(folder / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})

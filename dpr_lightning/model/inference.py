@@ -19,8 +19,14 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def for_inference(encoder: Encoder, *, device: torch.device, precision: str) -> Encoder:
-    """Return the encoder on a device, in evaluation mode and in precision `32`, or a copy in `bf16` or `16`."""
-    dtypes = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
-    if precision != "32":
-        encoder = copy.deepcopy(encoder)  # rounded weights would change the model's fingerprint
-    return encoder.eval().to(device, dtypes[precision])
+    """Return the encoder on a device in evaluation mode, or a copy if its weights have another type than `precision`.
+
+    Args:
+        encoder: The encoder.
+        device: Where to move it.
+        precision: `32`, `bf16` or `16`.
+    """
+    dtype = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[precision]
+    if dtype != encoder.transformer.dtype:
+        encoder = copy.deepcopy(encoder)  # converted weights would change the model's fingerprint
+    return encoder.eval().to(device, dtype)

@@ -6,12 +6,21 @@ Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv:210
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from dpr_lightning.errors import UserError, check_positive
+
+_SETTINGS = ("r", "alpha", "dropout", "target_modules")
+
+
+def check_lora_keys(lora: Mapping[str, Any]) -> None:
+    """Raise UserError unless these are the settings of `add_adapters`, no more and no fewer."""
+    if lora.keys() != set(_SETTINGS):
+        given = ", ".join(map(str, lora)) or "none"
+        raise UserError(f"keys: the settings of adapters are {', '.join(_SETTINGS)}, not {given}. Correct them.")
 
 
 def add_adapters(

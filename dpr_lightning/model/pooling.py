@@ -47,7 +47,18 @@ def _mean_packed(hidden: Tensor, offsets: Tensor) -> Tensor:
     return functional.embedding_bag(tokens, hidden, offsets[:-1], mode="mean")
 
 
+def _last_padded(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return the hidden states of the last position that is not padding, whichever side is padded."""
+    last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+def _last_packed(hidden: Tensor, offsets: Tensor) -> Tensor:
+    return hidden[offsets[1:] - 1]
+
+
 POOLING = {
     "cls": Pooling(_cls_padded, _cls_packed, exported_as="cls"),
     "mean": Pooling(_mean_padded, _mean_packed, exported_as="mean"),
+    "last": Pooling(_last_padded, _last_packed, exported_as="lasttoken"),
 }

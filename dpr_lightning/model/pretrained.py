@@ -1,4 +1,4 @@
-"""Loads transformers and tokenizers from folders or from the hub.
+"""Loads transformers from folders or from the hub.
 
 Code in a model folder never runs, and pickles are not read. The libraries raise exceptions of any type at damaged
 files; each becomes one UserError that names the file.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,37 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    DPRContextEncoder,
+    DPRQuestionEncoder,
+    MT5EncoderModel,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
+    T5EncoderModel,
+    UMT5EncoderModel,
 )
 
 from dpr_lightning.errors import UserError
 
-_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 _MOST_LAYERS = 10_000
 _PICKLE = "pytorch_model.bin"
-_PROBE = "a b?\u65e5"  # words and a character that a vocabulary may lack
+_ENCODERS = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}  # AutoModel adds the decoder
+_DPR = {"DPRQuestionEncoder": DPRQuestionEncoder, "DPRContextEncoder": DPRContextEncoder}
+_DPR_CONFIG = {"model_type", "architectures", "projection_dim", "transformers_version"}
 
 
-def load_transformer(name_or_path: str, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
-    """Return a float32 transformer in training mode, from safetensors in a folder or on the hub.
+def load_transformer(
+    name_or_path: str, *, dtype: str = "float32", gradient_checkpointing: bool = False
+) -> PreTrainedModel:
+    """Return a transformer in training mode, from safetensors in a folder or on the hub.
+
+    Of T5 it is the encoder, and of the encoders of the original DPR it is the BERT in them.
+
+    Args:
+        name_or_path: A folder or a hub name.
+        dtype: The type to which weights are converted, `float32` or `bfloat16`.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory.
 
     Raises:
         UserError: The model does not exist, is damaged, is of a kind that is not supported, or lacks weights, which
@@ -39,20 +54,21 @@ def load_transformer(name_or_path: str, *, gradient_checkpointing: bool = False)
     """
     with errors_about(name_or_path, "config.json"):
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-        if config.model_type == "dpr":
-            raise UserError(
-                f"name_or_path: {name_or_path} is an encoder of the original DPR. "
-                "Import both encoders with scripts/import_model.py."
-            )
-        if config.is_encoder_decoder:
+        architecture = (config.architectures or [""])[0]
+        if config.is_encoder_decoder and config.model_type not in _ENCODERS:
             raise _unsupported(name_or_path, f"an encoder-decoder ({config.model_type})")
+        if architecture.endswith("ForSequenceClassification") and config.num_labels == 1:
+            raise _unsupported(name_or_path, f"a CrossEncoder ({architecture})")
+        if config.model_type == "dpr" and (architecture not in _DPR or config.projection_dim):
+            raise _unsupported(name_or_path, f"a DPR model other than {' and '.join(_DPR)} without a projection")
         if (layers := getattr(config, "num_hidden_layers", 0)) > _MOST_LAYERS:  # they would be built before any check
             raise ValueError(f"num_hidden_layers is {layers}")
     with errors_about(name_or_path, "config.json and model.safetensors"):
-        transformer, info = _load_weights(name_or_path, config)
+        loader = _DPR[architecture] if config.model_type == "dpr" else _ENCODERS.get(config.model_type, AutoModel)
+        transformer, info = _load_weights(loader, name_or_path, config, getattr(torch, dtype))
+        if config.model_type == "dpr":
+            transformer = _bert_of_dpr(transformer)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
-    if any(name.startswith("decoder.") for name in missing):
-        raise _unsupported(name_or_path, f"the encoder of an encoder-decoder ({config.model_type})")
     if missing:
         raise UserError(
             f"name_or_path: {name_or_path} lacks the weights {', '.join(missing[:5])}. Fetch the model again."
@@ -67,11 +83,13 @@ def load_transformer(name_or_path: str, *, gradient_checkpointing: bool = False)
     return transformer
 
 
-def _load_weights(name_or_path: str, config: PretrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
-    loaded: tuple[PreTrainedModel, dict[str, Any]] = AutoModel.from_pretrained(
+def _load_weights(
+    loader: Any, name_or_path: str, config: PretrainedConfig, dtype: torch.dtype
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    loaded: tuple[PreTrainedModel, dict[str, Any]] = loader.from_pretrained(
         name_or_path,
         config=config,
-        dtype=torch.float32,
+        dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,
         trust_remote_code=False,
@@ -79,23 +97,13 @@ def _load_weights(name_or_path: str, config: PretrainedConfig) -> tuple[PreTrain
     return loaded
 
 
-def load_tokenizer(name_or_path: str, folders: Sequence[Path]) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a hub name, or of the first of `folders` that has one.
-
-    Raises:
-        UserError: There is no tokenizer (transformers would make one up), or it is damaged.
-    """
-    if any(folder.is_dir() for folder in folders):
-        with_vocabulary = [folder for folder in folders if any(any(folder.glob(name)) for name in _VOCABULARIES)]
-        if not with_vocabulary:
-            raise UserError(f"name_or_path: {name_or_path} has no tokenizer. Copy that of its base model into it.")
-        name_or_path = str(with_vocabulary[0])
-    with errors_about(name_or_path, "tokenizer.json and tokenizer_config.json"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
-        length = tokenizer.num_special_tokens_to_add() + 1
-        tokenizer(_PROBE, truncation=True, max_length=length)  # nonsense shows in use
-        tokenizer(_PROBE)  # without truncation, which would be saved with the tokenizer
-    return tokenizer
+def _bert_of_dpr(dpr: PreTrainedModel) -> PreTrainedModel:
+    """Return the BERT within an encoder of the original DPR, with a config of its own."""
+    inner: BertModel = getattr(dpr, dpr.base_model_prefix).bert_model
+    config = BertConfig(**{key: value for key, value in dpr.config.to_dict().items() if key not in _DPR_CONFIG})
+    bert = BertModel(config, add_pooling_layer=False)
+    bert.load_state_dict(inner.state_dict(), assign=True)
+    return bert
 
 
 def _unsupported(name_or_path: str, kind: str) -> UserError:

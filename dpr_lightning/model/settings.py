@@ -14,7 +14,8 @@ from dpr_lightning.model.pooling import POOLING
 SETTINGS_FILE = "dpr_lightning.json"
 _FORMAT = 2
 _FORMAT_1 = ["tied", "pooling", "normalize", "projection_dim", "query_max_length", "passage_max_length", "separator"]
-_LARGEST = 1 << 20  # for lengths and dimensions; far beyond any model, and small enough for every library
+DTYPES = ("float32", "bfloat16")
+LARGEST = 1 << 20  # for lengths and dimensions; far beyond any model, and small enough for every library
 _NEWER = "was written by a newer version of dpr_lightning"
 
 
@@ -33,6 +34,9 @@ class Settings:
         query_max_length: Maximum number of tokens of a query, special tokens included.
         passage_max_length: Maximum number of tokens of a passage, special tokens included.
         separator: Text between title and text; `pair` encodes them as a sentence pair.
+        query_prompt: Text put before a query; its tokens count as the query's.
+        passage_prompt: Text put before the title of a passage; its tokens count as the passage's.
+        dtype: The type of the weights, one of `DTYPES`.
 
     Raises:
         UserError: A value has the wrong type or is out of range.
@@ -45,6 +49,9 @@ class Settings:
     query_max_length: int = 32
     passage_max_length: int = 156
     separator: str = " "
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         for name in ("tied", "normalize"):
@@ -56,10 +63,14 @@ class Settings:
             if value is None and name == "projection_dim":
                 continue
             check_positive(value, name)
-            if value > _LARGEST:
-                raise UserError(f"{name}: {value:,} is more than {_LARGEST:,}. Lower it.")
+            if value > LARGEST:
+                raise UserError(f"{name}: {value:,} is more than {LARGEST:,}. Lower it.")
         if not isinstance(self.separator, str):
             raise UserError(f'separator: {self.separator!r} is not a string. Set `separator` to " " or "pair".')
+        for name in ("query_prompt", "passage_prompt"):
+            if not isinstance(value := getattr(self, name), str):
+                raise UserError(f'{name}: {value!r} is not a string. Set `{name}` to a text, or to "" for none.')
+        check_choice(self.dtype, "dtype", DTYPES)
 
     def hashed(self) -> dict[str, Any]:
         """Return what a fingerprint covers: the settings of format 1, and later ones that are not at their default."""
@@ -67,9 +78,14 @@ class Settings:
         defaults = {field.name: field.default for field in fields(self)}
         return {name: value for name, value in values.items() if name in _FORMAT_1 or value != defaults[name]}
 
+    def inputs(self) -> dict[str, Any]:
+        """Return the arguments of `InputTokenizer`, all but the tokenizer."""
+        names = ("query_max_length", "passage_max_length", "separator", "query_prompt", "passage_prompt")
+        return {name: getattr(self, name) for name in names}
+
     def save(self, folder: Path) -> None:
-        """Write the settings into a model folder."""
-        write_json(folder / SETTINGS_FILE, {"format": _FORMAT, "similarity": "dot", **asdict(self)})
+        """Write the settings into a model folder; earlier versions can read it if it has no setting new to them."""
+        write_json(folder / SETTINGS_FILE, {"format": _FORMAT, "similarity": "dot", **self.hashed()})
 
     @classmethod
     def load(cls, folder: Path) -> Settings:

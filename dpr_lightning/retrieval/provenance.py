@@ -108,6 +108,17 @@ def read_provenance(ranking: Path) -> Provenance | None:
     return provenance if is_current else None
 
 
+def check_same_search(ranking: Path, expected: Provenance) -> None:
+    """Raise UserError unless an existing ranking was made from what `expected` describes."""
+    existing = read_provenance(ranking)
+    names = [name for name in asdict(expected) if existing and getattr(existing, name) != getattr(expected, name)]
+    if existing is None or names:
+        how = f"made with different {names[0]}" if names else "made from unknown embeddings"
+        raise UserError(
+            f"{ranking}, {how}, is finished already. Set overwrite=true to replace it, or choose another run_dir."
+        )
+
+
 def check_against_embeddings(ranking: Path, provenance: Provenance | None, *, tag: str = "") -> None:
     """Check that a ranking in a run folder belongs to the embeddings that are in this folder now.
 

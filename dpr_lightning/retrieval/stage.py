@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from dpr_lightning.embeddings.file import open_embeddings
 from dpr_lightning.embeddings.shards import ShardedEmbeddings, complete_shards, open_passages, shard_rows
-from dpr_lightning.errors import UserError, check_choice, check_positive
+from dpr_lightning.errors import FinishedError, UserError, check_choice, check_positive
 from dpr_lightning.files import refuse_overwrite
 from dpr_lightning.retrieval.exact import ExactSearch
 from dpr_lightning.retrieval.faiss_index import FaissIndex
 from dpr_lightning.retrieval.memory import parse_bytes, return_freed_arrays
-from dpr_lightning.retrieval.provenance import describe_search, merged_provenance, write_provenance
+from dpr_lightning.retrieval.provenance import check_same_search, describe_search, merged_provenance, write_provenance
 from dpr_lightning.retrieval.rankings import Ranking, merge_rankings, write_rankings
 from dpr_lightning.retrieval.retriever import Queries, Retriever
 from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir
@@ -54,8 +54,9 @@ def search(
         One line: what was written, how much, how fast.
 
     Raises:
-        UserError: Embeddings that are missing or do not belong together, a setting that is not possible, a ranking
-            that exists.
+        FinishedError: The ranking exists and is what would be written.
+        UserError: Embeddings that are missing or do not belong together, a setting that is not possible, another
+            ranking that exists.
     """
     check_positive(depth, "depth")
     check_choice(format, "format", list(RANKING_ENDINGS))
@@ -66,7 +67,6 @@ def search(
     else:
         shard_rows(shard, num_shards, 0)  # refuses a shard that does not exist
         path = run.shard_ranking(split, shard, num_shards, format)
-    refuse_overwrite(path, overwrite)
     queries = open_embeddings(run.query_embeddings(split))
     if shard is None:
         passages = open_passages(run.passage_shards)
@@ -78,6 +78,10 @@ def search(
     if depth > passages.rows:
         _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, passages.rows)
         depth = passages.rows
+    provenance = describe_search(queries, passages, depth=depth, index=index)
+    if path.exists() and not overwrite:
+        check_same_search(path, provenance)
+        raise FinishedError(path)
     budget = parse_bytes(memory)
     return_freed_arrays()
     start = time.perf_counter()
@@ -85,7 +89,7 @@ def search(
     ranked = zip(queries.ids, retriever.search(Queries(queries.ids, queries), depth=depth), strict=True)
     rankings = (Ranking(qid, one.docids, one.scores, retriever.tag) for qid, one in ranked)
     count = write_rankings(path, rankings, format=format)
-    write_provenance(path, describe_search(queries, passages, depth=depth, index=index))
+    write_provenance(path, provenance)
     seconds = time.perf_counter() - start
     speed = f"{count / seconds:,.0f} queries/s"
     return f"{path}: {count:,} queries x {depth:,} of {retriever.rows:,} passages in {seconds:,.1f} s ({speed})"

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dpr_lightning.errors import check_positive
 from dpr_lightning.files import atomic_path, atomic_write, file_hash
+from dpr_lightning.training.preemption import StopOnSignal
 from dpr_lightning.training.write_errors import write_errors
 
 _log = logging.getLogger(__name__)
@@ -24,31 +21,27 @@ LAST = "last.ckpt"
 
 
 class Checkpoints(pl.Callback):
-    """Writes `step-N.ckpt` every `every_n_steps` steps and at the end of each epoch, and keeps the newest few.
+    """Writes `step-N.ckpt` every `every_n_steps` steps, at the end of each epoch, and when a signal stops the training.
 
-    A file takes its name when it is complete; `step-N.xxh3` is its hash. `last.ckpt` is a hard link to the newest.
+    The newest `keep_last` files are kept. A file takes its name when it is complete; `step-N.xxh3` is its hash.
+    `last.ckpt` is a hard link to the newest.
     """
 
-    def __init__(self, folder: Path, *, every_n_steps: int = 20_000, keep_last: int = 2) -> None:
+    def __init__(self, folder: Path, stop: StopOnSignal, *, every_n_steps: int = 20_000, keep_last: int = 2) -> None:
         """Raise UserError for numbers below 1."""
         check_positive(every_n_steps, "every_n_steps")
         check_positive(keep_last, "keep_last")
-        self.folder, self.every_n_steps, self.keep_last = folder, every_n_steps, keep_last
+        self.folder, self.stop, self.every_n_steps, self.keep_last = folder, stop, every_n_steps, keep_last
         self._last_step = -1
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write checkpoints to their folder directly."""
         trainer.strategy.checkpoint_io = _CheckpointIO()
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Treat SIGUSR1, with which SLURM announces the time limit, as SIGTERM."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save every `every_n_steps` optimizer steps.
+        """Save every `every_n_steps` optimizer steps, and at the step after which a signal stops the training.
 
         If validation is due, save after it, because Lightning would skip it on resume.
         """
@@ -65,15 +58,10 @@ class Checkpoints(pl.Callback):
         if trainer.global_step != self._last_step:
             self.save(trainer)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save when SIGTERM ends the training; Lightning raises it between two steps."""
-        if isinstance(exception, SIGTERMException) and trainer.global_step != self._last_step:
-            self.save(trainer)
-
     def _is_due(self, trainer: pl.Trainer) -> bool:
         """Return whether to save now within an epoch; the last step of an epoch is saved at its end."""
-        is_new = trainer.global_step != self._last_step
-        return is_new and trainer.global_step % self.every_n_steps == 0 and not trainer.is_last_batch
+        is_new, stops = trainer.global_step != self._last_step, bool(self.stop.agreed)
+        return is_new and (stops or trainer.global_step % self.every_n_steps == 0) and not trainer.is_last_batch
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint now; every process must call this.
@@ -123,6 +111,11 @@ def find_checkpoint(folder: Path) -> Path | None:
             return file
         _log.warning("%s is damaged (truncated, or changed after it was written): trying the one before", file)
     return None
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """Return the number of steps before a checkpoint; 0 without one."""
+    return int(checkpoint.stem.partition("-")[2]) if checkpoint else 0
 
 
 def _newest_first(folder: Path) -> list[Path]:

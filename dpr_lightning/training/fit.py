@@ -2,59 +2,65 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-import torch.distributed as dist
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dpr_lightning.data.datamodule import RetrievalDataModule
-from dpr_lightning.errors import UserError
-from dpr_lightning.files import empty_folder, refuse_overwrite
+from dpr_lightning.errors import FinishedError, UserError
+from dpr_lightning.files import empty_folder
 from dpr_lightning.model.card import Origin
 from dpr_lightning.model.export import save_bi_encoder
 from dpr_lightning.run_dir import RunDir
 from dpr_lightning.training.callbacks import SeededSteps, StepReport
-from dpr_lightning.training.checkpoints import Checkpoints, find_checkpoint
+from dpr_lightning.training.checkpoints import Checkpoints, find_checkpoint, step_of
 from dpr_lightning.training.divergence import StopOnDivergence, refuse_diverged
 from dpr_lightning.training.early_stopping import validation_callbacks
 from dpr_lightning.training.module import RetrieverModule
+from dpr_lightning.training.preemption import StopOnSignal, StoppedBySignalError
+from dpr_lightning.training.processes import check_processes, overwrites, remember_overwriting
+from dpr_lightning.training.trainer_errors import trainer_errors
 from dpr_lightning.training.write_errors import write_errors
+
+_log = logging.getLogger(__name__)
 
 
 def prepare_run(run: RunDir, *, overwrite: bool) -> None:
     """Make the run folder; with `overwrite`, empty training and model of an earlier run, also behind symbolic links.
 
+    The first process calls this while it holds the folder's lock.
+
     Raises:
-        UserError: The folder has a finished model and `overwrite` is not set, or the model could not be written there
-            at the end.
+        FinishedError: The folder has a finished model and `overwrite` is not set.
+        UserError: The model could not be written there at the end.
         OSError: A folder cannot be made or emptied.
     """
-    model = run.model.resolve()
-    if model.exists() and not (model.is_dir() and not any(model.iterdir())):
-        refuse_overwrite(run.model, overwrite)
+    model, overwrite = run.model.resolve(), overwrites(run, overwrite)
+    if model.exists() and not (model.is_dir() and not any(model.iterdir())) and not overwrite:
+        raise FinishedError(run.model)
     model.parent.mkdir(parents=True, exist_ok=True)
     if os.path.ismount(model) or model.is_file() or not os.access(model.parent, os.W_OK):
         raise UserError(
             f"{run.model} cannot be replaced by the trained model: it is a file or a mount point, or {model.parent} is "
             "read-only. Remove it, or choose another run_dir."
         )
-    if overwrite and getattr(rank_zero_only, "rank", 0) == 0:  # other processes start when training is under way
+    if overwrite:
         empty_folder(run.train)
         empty_folder(model)
         if model.exists():
             model.rmdir()  # to `-e` and `exists`, a link to nothing does not exist
     run.train.resolve().mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        remember_overwriting(run)
 
 
 def make_trainer(
@@ -69,6 +75,7 @@ def make_trainer(
     best: str | None = None,
     early_stopping: Mapping[str, Any] | None = None,
     seed: int = 42,
+    precision: str | int | None = None,
 ) -> pl.Trainer:
     """Return the Trainer with the callbacks of our training. Writes nothing yet.
 
@@ -83,6 +90,7 @@ def make_trainer(
         best: The metric whose best weights are exported; see `validation_callbacks`.
         early_stopping: `patience`, `monitor` and `mode`; see `validation_callbacks`.
         seed: Seed of the random numbers in the steps, that is of dropout.
+        precision: The precision that `configured` asks for, which Lightning must not replace.
 
     Raises:
         UserError: The data lacks what loss or callbacks need, or the trainer does not fit module or machine.
@@ -90,18 +98,26 @@ def make_trainer(
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     _check_scores(module, data)
-    checkpoints = Checkpoints(run.checkpoints, every_n_steps=every_n_steps, keep_last=keep_last)
+    stop = StopOnSignal()
+    checkpoints = Checkpoints(run.checkpoints, stop, every_n_steps=every_n_steps, keep_last=keep_last)
     validates = data.dev_examples is not None
     deciding = validation_callbacks(run.best_weights, validates=validates, best=best, **(early_stopping or {}))
     required: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
     if module.grad_cache is not None:
         required["gradient_clip_val"] = None  # the module clips
-    with _trainer_errors():
+    with trainer_errors(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")  # refused below
         trainer = configured(
             logger=list(loggers),
-            callbacks=[SeededSteps(seed), StepReport(), StopOnDivergence(), *deciding, checkpoints],
+            callbacks=[SeededSteps(seed), StepReport(), StopOnDivergence(), *deciding, stop, checkpoints],
             enable_checkpointing=False,
             **required,
+        )
+    check_processes(trainer)
+    if trainer.precision == "bf16-mixed" and str(precision) in ("16", "16-mixed"):
+        raise UserError(
+            f"precision: {precision} is not possible on a CPU; Lightning would use bf16-mixed. "
+            "Set `precision` to 32-true or bf16-mixed."
         )
     if module.grad_cache is not None and trainer.accumulate_grad_batches != 1:
         raise UserError(
@@ -119,22 +135,24 @@ def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule,
 
     Raises:
         UserError: The trainer does not fit this machine, the training has diverged, or a file cannot be written.
-        KeyboardInterrupt: On Ctrl-C, after Lightning has shut down.
-        SystemExit: On SIGTERM or SIGUSR1, after a checkpoint was written.
+        KeyboardInterrupt: On Ctrl-C; the message is where the same command continues.
+        SystemExit: On SIGTERM, SIGUSR1 or SIGUSR2, after a checkpoint was written and the job was queued again.
     """
     start = time.perf_counter()
     checkpoint = find_checkpoint(run.checkpoints)
-    try:
-        with _trainer_errors():
-            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    except SIGTERMException:
-        raise SystemExit(128 + signal.SIGTERM) from None
-    except SystemExit:
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()  # the next training of a sweep forms its own
+    (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal)]  # type: ignore[attr-defined]
+    with stop.handling():
+        try:
+            with trainer_errors():
+                trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        except StoppedBySignalError:
+            _end_after(stop, trainer)
+        except SIGTERMException:  # arrived before the first step
+            raise SystemExit(128 + signal.SIGTERM) from None
+        except SystemExit:
+            if trainer.interrupted:
+                raise KeyboardInterrupt(f"from step {step_of(find_checkpoint(run.checkpoints)):,}") from None
+            raise
     if not trainer.is_global_zero:
         return ""
     refuse_diverged(trainer, module.bi_encoder)
@@ -151,6 +169,22 @@ def _origin(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataMod
     return Origin(f"Trained from {base} for {trainer.global_step:,} steps.", rows, config)
 
 
+def _end_after(stop: StopOnSignal, trainer: pl.Trainer) -> NoReturn:
+    """End this process after signals; the first queues the job again and has the exit code that others see.
+
+    Lightning and `srun --kill-on-bad-exit` kill the first process if another one fails before it.
+    """
+    if not trainer.is_global_zero:
+        raise SystemExit(0)
+    where = f"from step {trainer.global_step:,}"
+    if stop.agreed == (signal.SIGINT,):
+        raise KeyboardInterrupt(where) from None
+    names = " and ".join(number.name for number in stop.agreed)
+    _log.warning("stopped by %s; the same command continues %s", names, where)
+    stop.queue_again()
+    raise SystemExit(128 + signal.SIGTERM) from None
+
+
 def _check_scores(module: RetrieverModule, data: RetrievalDataModule) -> None:
     if getattr(module.loss, "needs_scores", False) and not any(
         row["positives"][0]["score"] is not None for row in data.train_examples.rows
@@ -158,15 +192,6 @@ def _check_scores(module: RetrieverModule, data: RetrievalDataModule) -> None:
         raise UserError(
             "loss: learns from a teacher's scores, and no row of `train` has scores. Add them, or choose another loss."
         )
-
-
-@contextlib.contextmanager
-def _trainer_errors() -> Iterator[None]:
-    try:
-        yield
-    except MisconfigurationException as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"trainer: {reason} Choose trainer=cpu, gpu or ddp, or correct its arguments.") from error
 
 
 def _resumed(checkpoint: Path | None) -> str:

@@ -71,6 +71,9 @@ MUST_MATCH = {
 }
 """Keys and groups that must be as they were, with the reason."""
 
+_ADDED = {"model.query_prompt": "", "model.passage_prompt": "", "model.dtype": "float32"}
+"""Keys that trainings of earlier versions do not have, and the value that they trained with."""
+
 _RENAMED: dict[Any, str] = {  # `_target_` of trainings that began before the losses had a folder
     "dpr_lightning.training.loss.InBatchLoss": "dpr_lightning.training.losses.in_batch.InBatchLoss",
     "dpr_lightning.training.symmetric.SymmetricLoss": "dpr_lightning.training.losses.symmetric.SymmetricLoss",
@@ -80,25 +83,28 @@ _RENAMED: dict[Any, str] = {  # `_target_` of trainings that began before the lo
 }
 
 
-def check_resume_settings(saved: Mapping[str, Any], current: Mapping[str, Any], file: Path) -> None:
+def check_resume_settings(
+    saved: Mapping[str, Any], current: Mapping[str, Any], file: Path, *, state: str = "unfinished"
+) -> None:
     """Raise UserError unless a training with the `current` config may resume one that began with the `saved` config.
 
-    A key that is in neither table must not change. A missing key counts as null.
+    A key that is in neither table must not change. A missing key counts as null, or as its value in `_ADDED`.
 
     Args:
         saved: The config of the unfinished training, as nested dicts.
         current: The config of this one.
         file: The file of the saved config, for the message.
+        state: `finished` or `unfinished`, for the message.
     """
     began, now = dict(_values("", saved)), dict(_values("", current))
     for key in [*now, *(key for key in began if key not in now)]:
-        old, new = began.get(key), now.get(key)
+        old, new = began.get(key, _ADDED.get(key)), now.get(key)
         if key.endswith("_target_"):
             old = _RENAMED.get(old, old)
         if (type(old), old) != (type(new), new) and (rule := rule_of(key)) not in MAY_CHANGE:
             reason = MUST_MATCH.get(rule, "it is not known to leave the result as it is")
             raise UserError(
-                f"{key}: is {new!r}, but the unfinished training in {file.parent} began with {old!r}, and {reason}. "
+                f"{key}: is {new!r}, but the {state} training in {file.parent} began with {old!r}, and {reason}. "
                 f"Set {key} as in {file}, set overwrite=true to train from the start, or choose another run_dir."
             )
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from support.world import ROOT, passage, write_jsonl
 
-from dpr_lightning.data import cache, sources
+from dpr_lightning.data import cache, convert, sources
 from dpr_lightning.data.sources import open_corpus
 from dpr_lightning.errors import UserError
 
@@ -153,27 +153,30 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
 
 def test_a_file_that_changes_during_conversion_is_an_error(tmp_path, monkeypatch):
-    file, convert = write_jsonl(tmp_path / "c.jsonl", [passage(77)]), sources._convert
+    file = write_jsonl(tmp_path / "c.jsonl", [passage(77)])
 
     def convert_and_change(*args):
-        facts = convert(*args)
+        facts = convert.convert(*args)
         write_jsonl(file, [passage(2)])
         return facts
 
-    monkeypatch.setattr(sources, "_convert", convert_and_change)
+    monkeypatch.setattr(sources, "convert", convert_and_change)
     before = finished_caches(), arrow_files()
     assert error_of(file) == f"corpus: {file} changed during reading. Wait until it is complete."
     assert (finished_caches(), arrow_files()) == before
 
 
 def test_batches_are_cut_by_bytes_as_well_as_by_rows(tmp_path, monkeypatch):
-    rows = [{"docid": str(i), "title": "", "text": "é" * (i % 300)} for i in range(2500)]
+    rows = [{"docid": i, "title": "", "text": "é" * (i % 300)} for i in range(2500)]  # integers are checked row by row
     file = write_jsonl(tmp_path / "c.jsonl", [*rows, rows[0]])
     whole = open_corpus(str(file), skip_invalid=True)
-    monkeypatch.setattr(sources, "_BATCH_BYTES", 50_000)
+    monkeypatch.setattr(convert, "_BATCH_BYTES", 50_000)
     copy = write_jsonl(tmp_path / "copy.jsonl", [*rows, rows[0], rows[1]])
     cut = open_corpus(str(copy), skip_invalid=True)
-    assert (cut.fingerprint, cut.rows.to_list()) == (whole.fingerprint, rows)
+    assert (cut.fingerprint, cut.rows.to_list()) == (
+        whole.fingerprint,
+        [row | {"docid": str(row["docid"])} for row in rows],
+    )
     for source, batches in ((whole, 3), (cut, 17)):
         with arrow_of(source).open("rb") as file, pa.ipc.open_stream(file) as stream:
             sizes = [batch.nbytes for batch in stream]
@@ -182,7 +185,7 @@ def test_batches_are_cut_by_bytes_as_well_as_by_rows(tmp_path, monkeypatch):
 
 
 def test_a_row_too_large_for_arrow_is_named_or_skipped(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_ROW_BYTES", 1000)
+    monkeypatch.setattr(convert, "_ROW_BYTES", 1000)
     file = write_jsonl(tmp_path / "c.jsonl", [passage(1), {"docid": "d", "text": "x" * 2000}])
     assert f'{file}, row 2 (docid "d"): the row has 2,040 bytes, more than 1,000.' in error_of(file)
     assert open_corpus(str(file), skip_invalid=True).rows.to_list() == [passage(1)]

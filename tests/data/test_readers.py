@@ -15,7 +15,8 @@ import pytest
 from pyarrow import parquet
 from support.world import ROOT, passage, write_jsonl
 
-from dpr_lightning.data.readers import find_files, read_records
+from dpr_lightning.data.containers import read_records
+from dpr_lightning.data.readers import find_files
 from dpr_lightning.errors import UserError
 
 
@@ -58,6 +59,9 @@ def test_paths_start_at_the_working_or_the_home_folder(folder, monkeypatch):
     assert [file.resolve() for file in find_files("sub/*.jsonl", name="k")] == [folder / "sub/c.jsonl"]
 
 
+READABLE = ".jsonl, .json, .csv, .tsv (each also .gz or .zst), .parquet or .arrow"
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -67,11 +71,8 @@ def test_paths_start_at_the_working_or_the_home_folder(folder, monkeypatch):
         ("no.jsonl", "dev: there is no file no.jsonl (seen from {}). Correct the path."),
         ("no-*.jsonl", "dev: no file matches the glob no-*.jsonl (seen from {}). Correct the path."),
         (["b.jsonl", "x.jsonl"], "dev: there is no file x.jsonl (seen from {}). Correct the path."),
-        (
-            "notes.txt",
-            "dev: notes.txt is not a .jsonl, .jsonl.gz or .parquet file. Convert it, or correct the path.",
-        ),
-        ("*", "dev: notes.txt is not a .jsonl, .jsonl.gz or .parquet file. Convert it, or correct the path."),
+        ("notes.txt", f"dev: notes.txt is not a {READABLE} file. Convert it, or correct the path."),
+        ("*", f"dev: notes.txt is not a {READABLE} file. Convert it, or correct the path."),
         (5, "dev: 5 is not a path. Give a path, a glob or a list of them: `dev`=PATH."),
         (["b.jsonl", None], "dev: None is not a path. Give a path, a glob or a list of them: `dev`=PATH."),
         ("hf://datasets/nq", "dev: hf://datasets/nq does not have the form hf://datasets/OWNER/NAME/FILE."),

@@ -399,3 +399,15 @@ def test_more_shards_than_rows_give_the_same_ranking(bi_encoder, corpus, world, 
 def test_impossible_settings_are_named(bi_encoder, corpus, setting, message):
     with pytest.raises(UserError, match=f"^{message}"):
         encoder(bi_encoder, corpus, **setting)
+
+
+def test_a_model_that_embeds_all_texts_alike_is_refused(tiny_model, world, tmp_path):
+    bi_encoder = load_bi_encoder(tiny_model)
+    last = [module for module in bi_encoder.passage.modules() if isinstance(module, torch.nn.LayerNorm)][-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.fill_(1)
+    encoder = ShardEncoder(bi_encoder, open_corpus(str(world / "corpus.jsonl")), side="passage")
+    with pytest.raises(UserError, match="gives different texts nearly the same embedding"):
+        encoder.encode(tmp_path / "00-of-01.safetensors")
+    assert not (tmp_path / "00-of-01.safetensors").exists()

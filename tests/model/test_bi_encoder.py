@@ -257,7 +257,7 @@ def test_a_tilde_means_the_home_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"pooling": "max"}, "pooling: 'max' is not possible. Set `pooling` to one of: cls, mean."),
+        ({"pooling": "max"}, "pooling: 'max' is not possible. Set `pooling` to one of: cls, mean, last."),
         ({"projection_dim": 0}, "projection_dim: 0 is not a whole number of at least 1."),
         ({"query_max_length": 0}, "query_max_length: 0 is not a whole number"),
         ({"passage_max_length": "156"}, "passage_max_length: '156' is not a whole number"),

@@ -16,15 +16,13 @@ from transformers import (
     BartConfig,
     BartModel,
     BertConfig,
+    BertForSequenceClassification,
     BertModel,
     DPRConfig,
     DPRContextEncoder,
-    DPRQuestionEncoder,
+    DPRReader,
     GPT2Config,
     GPT2Model,
-    T5Config,
-    T5EncoderModel,
-    T5Model,
 )
 
 from dpr_lightning.errors import UserError
@@ -169,7 +167,6 @@ def test_a_bert_that_is_a_decoder_with_cls_pooling_is_refused(tmp_path):
     assert "because it is a causal decoder (bert)" in refusal(folder, passage_max_length=24)
 
 
-_T5 = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 1}
 _BART = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
 _DPR = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
@@ -177,11 +174,10 @@ _DPR = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "in
 @pytest.mark.parametrize(
     ("model_class", "config", "kind"),
     [
-        (T5Model, T5Config(vocab_size=245, **_T5), "an encoder-decoder (t5)"),
-        (T5EncoderModel, T5Config(vocab_size=245, **_T5), "the encoder of an encoder-decoder (t5)"),
         (BartModel, BartConfig(vocab_size=245, **_BART), "an encoder-decoder (bart)"),
-        (DPRQuestionEncoder, DPRConfig(vocab_size=245, **_DPR), "an encoder of the original DPR"),
-        (DPRContextEncoder, DPRConfig(vocab_size=245, **_DPR), "an encoder of the original DPR"),
+        (DPRReader, DPRConfig(vocab_size=245, **_DPR), "a DPR model other than DPRQuestionEncoder and DPRContextEncod"),
+        (DPRContextEncoder, DPRConfig(vocab_size=245, projection_dim=4, **_DPR), "a DPR model other than DPRQuestion"),
+        (BertForSequenceClassification, BertConfig(vocab_size=245, num_labels=1, **_DPR), "a CrossEncoder (BertFor"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

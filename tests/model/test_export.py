@@ -19,7 +19,7 @@ from dpr_lightning.model.settings import Settings
 
 TEXTS = [" ".join(WORDS[i : i + n]) for i, n in ((0, 1), (3, 9), (7, 30), (20, 4))]
 KINDS = list(itertools.product([True, False], ["cls", "mean"], [False, True], [None, 12]))
-OTHER = Settings(False, "mean", True, 12, 7, 30, "pair")
+OTHER = Settings(False, "mean", True, 12, 7, 30, "pair", "bap ", "bar ", "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,8 @@ class TestEverySetting:
         assert loaded.settings == OTHER
         assert (loaded.inputs.query_max_length, loaded.inputs.passage_max_length) == (7, 30)
         assert (loaded.inputs.separator, loaded.passage.pooling, loaded.passage.normalize) == ("pair", "mean", True)
+        assert (loaded.inputs.query_prompt, loaded.inputs.passage_prompt) == ("bap ", "bar ")
+        assert {weight.dtype for weight in loaded.parameters()} == {torch.bfloat16}
         assert (loaded.passage.dim, loaded.query is loaded.passage) == (12, False)
 
     def test_contradicted_by_the_caller_is_an_error(self, make, tmp_path, field):

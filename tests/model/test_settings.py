@@ -17,7 +17,7 @@ from dpr_lightning.model.export import save_bi_encoder
 from dpr_lightning.model.settings import Settings
 
 FORMAT_1 = Path(__file__).parent.parent / "fixtures" / "format_1"
-OTHER = Settings(False, "mean", True, 12, 7, 30, "pair")
+OTHER = Settings(False, "mean", True, 12, 7, 30, "pair", "bap ", "bar ", "bfloat16")
 
 
 def message_of(function, *args, **options):
@@ -40,14 +40,16 @@ def test_saved_settings_load_unchanged(tmp_path, settings):
     [
         ({"tied": 1}, "tied: 1 is not true or false. Correct `tied`."),
         ({"normalize": [1]}, "normalize: [1] is not true or false. Correct `normalize`."),
-        ({"pooling": "max"}, "pooling: 'max' is not possible. Set `pooling` to one of: cls, mean."),
-        ({"pooling": ["cls"]}, "pooling: ['cls'] is not possible. Set `pooling` to one of: cls, mean."),
+        ({"pooling": "max"}, "pooling: 'max' is not possible. Set `pooling` to one of: cls, mean, last."),
+        ({"pooling": ["cls"]}, "pooling: ['cls'] is not possible. Set `pooling` to one of: cls, mean, last."),
         ({"projection_dim": 0}, "projection_dim: 0 is not a whole number of at least 1. Correct `projection_dim`."),
         ({"projection_dim": 1 << 40}, "projection_dim: 1,099,511,627,776 is more than 1,048,576. Lower it."),
         ({"query_max_length": None}, "query_max_length: None is not a whole number of at least 1."),
         ({"query_max_length": True}, "query_max_length: True is not a whole number of at least 1."),
         ({"passage_max_length": 2.0}, "passage_max_length: 2.0 is not a whole number of at least 1."),
         ({"separator": None}, 'separator: None is not a string. Set `separator` to " " or "pair".'),
+        ({"query_prompt": 1}, 'query_prompt: 1 is not a string. Set `query_prompt` to a text, or to "" for none.'),
+        ({"dtype": "float16"}, "dtype: 'float16' is not possible. Set `dtype` to one of: float32, bfloat16."),
     ],
 )
 def test_an_impossible_setting_is_named(tmp_path, setting, message):
@@ -72,7 +74,7 @@ def test_a_missing_setting_takes_its_default(tmp_path, number, field):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"query_prompt": ""}, "(unknown setting 'query_prompt')"),
+        ({"later": ""}, "(unknown setting 'later')"),
         ({"format": 3}, "(format 3, this version reads 2)"),
         ({"similarity": "cosine"}, "(similarity: 'cosine')"),
     ],
@@ -100,7 +102,7 @@ def test_a_damaged_file_is_named(tmp_path, content):
 class LaterSettings(Settings):
     """The settings of a later version, which has one more."""
 
-    query_prompt: str = ""
+    later: str = ""
 
 
 def test_a_new_setting_changes_neither_saved_models_nor_fingerprints(tmp_path):
@@ -108,10 +110,10 @@ def test_a_new_setting_changes_neither_saved_models_nor_fingerprints(tmp_path):
     later = LaterSettings.load(tmp_path)
     assert later == LaterSettings(*dataclasses.astuple(OTHER))
     assert later.hashed() == OTHER.hashed() == dataclasses.asdict(OTHER)
-    changed = dataclasses.replace(later, query_prompt="query: ")
-    assert changed.hashed() == OTHER.hashed() | {"query_prompt": "query: "}
+    changed = dataclasses.replace(later, later="x")
+    assert changed.hashed() == OTHER.hashed() | {"later": "x"}
     changed.save(tmp_path)
-    assert "unknown setting 'query_prompt'" in message_of(Settings.load, tmp_path)
+    assert "unknown setting 'later'" in message_of(Settings.load, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["tied", "untied"])

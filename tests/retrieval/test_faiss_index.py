@@ -225,7 +225,7 @@ def test_different_indexes_with_one_folder_name_are_not_confused(run):
     assert RunDir(run.path).index("../IVF8(x),PQ4") == run.path / "index" / "IVF8-x-PQ4"
 
 
-def test_an_index_is_trained_and_filled_in_corpus_order_within_memory(run, vectors):
+def test_an_index_is_built_in_corpus_order_within_memory(run, vectors):
     """Blocks of 7 rows: 16 floats of 4 bytes each, a quarter of the memory."""
     build(run, "Flat", memory=16 * 16 * 7)
     index = faiss.read_index(str(index_file(run, "Flat")))

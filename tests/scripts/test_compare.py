@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from support.commands import mistake, run_script, succeed
+from support.commands import assert_mistake, assert_succeeds, run_script
 
 from dpr_lightning.evaluation.accuracy import accuracy_at, paired_difference
 from dpr_lightning.retrieval.provenance import file_hash
@@ -39,7 +39,9 @@ def test_figures_are_paired_by_question_not_by_line(tmp_path, hits, monkeypatch)
     first = write_run(tmp_path / "a", hits["a"])
     turned = dict(reversed(hits["b"].items()))
     second = write_run(tmp_path / "b", turned, topk=(1, 5, 100))
-    out = succeed(run_script("compare", first, second, "--json", tmp_path / "c.json", "--plot", tmp_path / "c.svg"))
+    out = assert_succeeds(
+        run_script("compare", first, second, "--json", tmp_path / "c.json", "--plot", tmp_path / "c.svg")
+    )
     result = json.loads((tmp_path / "c.json").read_text())
     a, b = (np.array(list(hits[name].values())) for name in "ab")
     assert (result["baseline"], result["questions"], result["split"]) == ("a", 80, "test")
@@ -63,14 +65,14 @@ def test_figures_are_paired_by_question_not_by_line(tmp_path, hits, monkeypatch)
 
 def test_runs_of_the_same_name_are_named_by_their_path(tmp_path, hits):
     runs = [write_run(tmp_path / x / "run", hits[x]) for x in "ab"]
-    succeed(run_script("compare", *runs, "--json", tmp_path / "c.json"))
+    assert_succeeds(run_script("compare", *runs, "--json", tmp_path / "c.json"))
     assert list(json.loads((tmp_path / "c.json").read_text())["systems"]) == list(map(str, runs))
 
 
 def test_split_selects_what_is_compared(tmp_path, hits):
     run = write_run(tmp_path / "a", hits["a"], split="dev")
-    assert "dev, 80 questions" in succeed(run_script("compare", run, "--split", "dev"))
-    assert f"{run}/evaluation/test/questions.jsonl does not exist" in mistake(run_script("compare", run))
+    assert "dev, 80 questions" in assert_succeeds(run_script("compare", run, "--split", "dev"))
+    assert f"{run}/evaluation/test/questions.jsonl does not exist" in assert_mistake(run_script("compare", run))
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e", "\r", "\ufeff"])
@@ -80,7 +82,7 @@ def test_any_character_in_a_question_is_compared(tmp_path, character):
         write_run(tmp_path / name, hits, question=f"a{character}b", answers_of={"q1": [f"{character}x"]})
         for name in "ab"
     ]
-    assert "2 questions" in succeed(run_script("compare", *runs))
+    assert "2 questions" in assert_succeeds(run_script("compare", *runs))
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path, hits):
@@ -89,13 +91,13 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, hits):
     rule = write_run(tmp_path / "rule", hits["b"], answers="regex")
     title = write_run(tmp_path / "title", hits["b"], match_title=True)
     other_k = write_run(tmp_path / "k", hits["b"], topk=(2, 3))
-    assert "differ in question q0" in mistake(run_script("compare", first, fewer))
-    assert "match answers by different rules" in mistake(run_script("compare", first, rule))
-    assert "match answers by different rules" in mistake(run_script("compare", first, title))
-    assert "no common cutoff" in mistake(run_script("compare", first, other_k))
-    assert "is given twice" in mistake(run_script("compare", first, first))
+    assert "differ in question q0" in assert_mistake(run_script("compare", first, fewer))
+    assert "match answers by different rules" in assert_mistake(run_script("compare", first, rule))
+    assert "match answers by different rules" in assert_mistake(run_script("compare", first, title))
+    assert "no common cutoff" in assert_mistake(run_script("compare", first, other_k))
+    assert "is given twice" in assert_mistake(run_script("compare", first, first))
     answers = write_run(tmp_path / "answers", hits["b"], answers_of={"q7": ["b"]})
-    assert "have different answers to question q7" in mistake(run_script("compare", first, answers))
+    assert "have different answers to question q7" in assert_mistake(run_script("compare", first, answers))
 
 
 def test_an_evaluation_older_than_its_ranking_is_refused(tmp_path, hits):
@@ -103,21 +105,21 @@ def test_an_evaluation_older_than_its_ranking_is_refused(tmp_path, hits):
     ranking.write_text("q0 Q0 d0 1 1 t\n")
     facts = {"run_file": str(ranking), "run_file_xxh3": file_hash(ranking)}
     runs = [write_run(tmp_path / "a", hits["a"], **facts), write_run(tmp_path / "b", hits["b"])]
-    assert "top-5" not in succeed(run_script("compare", *runs))
+    assert "top-5" not in assert_succeeds(run_script("compare", *runs))
     ranking.write_text("q0 Q0 d1 1 1 t\n")
-    assert f"{tmp_path}/a/evaluation/test is older than {ranking}" in mistake(run_script("compare", *runs))
+    assert f"{tmp_path}/a/evaluation/test is older than {ranking}" in assert_mistake(run_script("compare", *runs))
     ranking.unlink()
-    succeed(run_script("compare", *runs))
+    assert_succeeds(run_script("compare", *runs))
 
 
 def test_different_corpora_are_reported(tmp_path, hits):
     runs = [write_run(tmp_path / name, hits["a"], corpus_fingerprint=f"c{name}") for name in "ab"]
-    assert "the runs were evaluated on different corpora\n" in succeed(run_script("compare", *runs))
+    assert "the runs were evaluated on different corpora\n" in assert_succeeds(run_script("compare", *runs))
     runs[1] = write_run(tmp_path / "c", hits["a"], corpus_fingerprint="ca")
-    assert "different corpora" not in succeed(run_script("compare", *runs))
+    assert "different corpora" not in assert_succeeds(run_script("compare", *runs))
 
 
 def test_a_damaged_evaluation_is_named(tmp_path, hits):
     run = write_run(tmp_path / "a", hits["a"])
     (run / "evaluation" / "test" / "metrics.json").write_text("{")
-    assert "metrics.json: damaged" in mistake(run_script("compare", run))
+    assert "metrics.json: damaged" in assert_mistake(run_script("compare", run))

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support.commands import mistake, run_script, succeed
+from support.commands import assert_mistake, assert_succeeds, run_script
 from support.embedding_files import numbers, write_corpus, write_embeddings, write_run
 from support.world import ROOT
 
@@ -40,14 +40,16 @@ def read_back(file):
 
 @pytest.mark.parametrize("kind", ["parquet", "npy", "faiss"])
 def test_exported_embeddings_are_those_of_the_run(run, kind):
-    out = succeed(run_script("export_embeddings", run.path, "--to", kind))
+    out = assert_succeeds(run_script("export_embeddings", run.path, "--to", kind))
     file = run.path / "export" / f"passage.{kind}"
     assert out == f"{file}: 41 embeddings of 5 dimensions, {file.stat().st_size:,} bytes\n"
     ids, array = read_back(file)
     assert ids == [f"d{row}" for row in range(41)]
     np.testing.assert_array_equal(array, numbers(41))
-    assert "is finished already. Give --overwrite" in mistake(run_script("export_embeddings", run.path, "--to", kind))
-    succeed(run_script("export_embeddings", run.path, "--to", kind, "--side", "query", "--overwrite"))
+    assert "is finished already. Give --overwrite" in assert_mistake(
+        run_script("export_embeddings", run.path, "--to", kind)
+    )
+    assert_succeeds(run_script("export_embeddings", run.path, "--to", kind, "--side", "query", "--overwrite"))
     ids, array = read_back(run.path / "export" / f"query-test.{kind}")
     assert ids == [f"q{i}" for i in range(4)]
     np.testing.assert_array_equal(array, numbers(4))
@@ -55,8 +57,8 @@ def test_exported_embeddings_are_those_of_the_run(run, kind):
 
 @pytest.mark.parametrize("kind", ["parquet", "npy"])
 def test_what_is_exported_can_be_imported(run, tmp_path, kind):
-    succeed(run_script("export_embeddings", run.path, "--to", kind, "--out", tmp_path / f"x.{kind}"))
-    succeed(run_script("import_embeddings", tmp_path / "other", tmp_path / f"x.{kind}", "--model", "m"))
+    assert_succeeds(run_script("export_embeddings", run.path, "--to", kind, "--out", tmp_path / f"x.{kind}"))
+    assert_succeeds(run_script("import_embeddings", tmp_path / "other", tmp_path / f"x.{kind}", "--model", "m"))
     imported = open_passages(RunDir(tmp_path / "other").passage_shards)
     assert [docid for shard in imported.shards for docid in shard.ids] == [f"d{row}" for row in range(41)]
     np.testing.assert_array_equal(np.concatenate([shard.array for shard in imported.shards]), numbers(41))
@@ -77,13 +79,13 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, kind):
 def test_ids_that_lines_cannot_hold_are_refused(tmp_path):
     run = RunDir(tmp_path / "run")
     write_embeddings(run.passage_shard(0, 1), numbers(2), ["a\nb", "c"])
-    message = mistake(run_script("export_embeddings", run.path, "--to", "npy"))
+    message = assert_mistake(run_script("export_embeddings", run.path, "--to", "npy"))
     assert "the id 'a\\nb' has a line break. Export to parquet" in message
     assert not list(run.path.glob("export/*"))
-    succeed(run_script("export_embeddings", run.path, "--to", "parquet"))
+    assert_succeeds(run_script("export_embeddings", run.path, "--to", "parquet"))
     assert read_back(run.path / "export" / "passage.parquet")[0] == ["a\nb", "c"]
     wrong = run_script("export_embeddings", run.path, "--to", "npy", "--out", tmp_path / "x.bin")
-    assert "x.bin does not end in .npy" in mistake(wrong)
+    assert "x.bin does not end in .npy" in assert_mistake(wrong)
 
 
 @pytest.mark.parametrize("module", CLIENTS)

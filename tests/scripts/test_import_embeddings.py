@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.commands import mistake, run_script, succeed
+from support.commands import assert_mistake, assert_succeeds, run_script
 from support.pickles import Harm
 from support.world import passage, question, write_jsonl
 
@@ -54,7 +54,7 @@ def run_import(tmp_path, files, *options):
 
 def test_embeddings_are_imported_in_the_order_of_the_data(shards, tmp_path, finished_run):
     files, array = shards
-    out = succeed(run_import(tmp_path, reversed(files), "--overwrite"))
+    out = assert_succeeds(run_import(tmp_path, reversed(files), "--overwrite"))
     assert out == f"{tmp_path}/run/embeddings/passage: 11 embeddings in 2 files\n"
     for stale in finished_run.glob("embeddings/passage/*-of-03.safetensors"):
         stale.unlink()
@@ -74,22 +74,22 @@ def test_files_without_data_and_model_are_searched(tmp_path, ending, dtype):
     docids, qids = ["Zürich", "a-b", "007", "x", "y", "z", "日本"], ["q1", "q2", "q0"]
     first = save(tmp_path / f"a{ending}", passages[:4], docids[:4])
     rest = save(tmp_path / f"b{ending}", passages[4:], docids[4:])
-    succeed(run_script("import_embeddings", run.path, first, rest, *NAMED, "--num-shards", 3))
+    assert_succeeds(run_script("import_embeddings", run.path, first, rest, *NAMED, "--num-shards", 3))
     save(tmp_path / f"q{ending}", queries, qids)
     query = ["import_embeddings", run.path, tmp_path / f"q{ending}", "--side", "query", "--split", "dev"]
-    succeed(run_script(*query, *NAMED))
+    assert_succeeds(run_script(*query, *NAMED))
     search(run, split="dev", depth=7)
     for ranking, own in zip(read_rankings(run.ranking("dev")), queries.astype(np.float32), strict=True):
         scores = passages.astype(np.float32) @ own
         assert ranking.docids == [docids[row] for row in np.argsort(-scores)]
         np.testing.assert_allclose(ranking.scores, np.sort(scores)[::-1], rtol=1e-5)
     assert open_embeddings(run.query_embeddings("dev")).array.dtype == dtype
-    succeed(run_script(*query, "--model", "another", "--overwrite"))
+    assert_succeeds(run_script(*query, "--model", "another", "--overwrite"))
     with pytest.raises(ValueError, match="are by different models"):
         search(run, split="dev", depth=7, overwrite=True)
-    again = mistake(run_script(*query, *NAMED))
+    again = assert_mistake(run_script(*query, *NAMED))
     assert "dev.safetensors is finished already" in again
-    assert "--model: " in mistake(run_script(*query, "--overwrite")), "the run has no model"
+    assert "--model: " in assert_mistake(run_script(*query, "--overwrite")), "the run has no model"
 
 
 def test_a_model_that_is_a_path_is_known_by_its_files(tmp_path):
@@ -98,7 +98,9 @@ def test_a_model_that_is_a_path_is_known_by_its_files(tmp_path):
     for content in ("weights", "weights", "others"):
         (tmp_path / "their").mkdir(exist_ok=True)
         (tmp_path / "their" / "model.bin").write_text(content)
-        succeed(run_script("import_embeddings", tmp_path / "run", file, "--model", tmp_path / "their", "--overwrite"))
+        assert_succeeds(
+            run_script("import_embeddings", tmp_path / "run", file, "--model", tmp_path / "their", "--overwrite")
+        )
         prints.append(open_passages(tmp_path / "run" / "embeddings" / "passage").model_fingerprint)
     assert prints[0] == prints[1] != prints[2]
 
@@ -108,7 +110,7 @@ def test_query_embeddings_of_any_pickle_protocol_are_imported(tmp_path, protocol
     write_jsonl(tmp_path / "corpus.jsonl", [question(i) for i in range(4)])
     array = np.arange(128, dtype=np.float16).reshape(4, 32)
     (tmp_path / "q.pkl").write_bytes(pickle.dumps((array, [f"q{i}" for i in range(4)]), protocol=protocol))
-    succeed(run_import(tmp_path, [tmp_path / "q.pkl"], "--side", "query", "--split", "dev", *NAMED))
+    assert_succeeds(run_import(tmp_path, [tmp_path / "q.pkl"], "--side", "query", "--split", "dev", *NAMED))
     found = open_embeddings(tmp_path / "run" / "embeddings" / "query" / "dev.safetensors")
     assert found.array.dtype == np.float16
     np.testing.assert_array_equal(found.array, array)
@@ -134,14 +136,14 @@ def test_pickles_of_other_content_are_refused_and_never_run(shards, tmp_path, co
     files, _ = shards
     harm = tmp_path / "harm"
     (tmp_path / "x.pkl").write_bytes(pickle.dumps((Harm(harm), ["d2"]) if content == "harm" else content))
-    assert message in mistake(run_import(tmp_path, [*files[:2], tmp_path / "x.pkl"], *NAMED))
+    assert message in assert_mistake(run_import(tmp_path, [*files[:2], tmp_path / "x.pkl"], *NAMED))
     assert not harm.exists()
     assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_damaged_arrays_and_tables_are_one_line(tmp_path):
     def refusal(file):
-        return mistake(run_script("import_embeddings", tmp_path / "run", file, *NAMED))
+        return assert_mistake(run_script("import_embeddings", tmp_path / "run", file, *NAMED))
 
     file = save(tmp_path / "a.npy", vectors(3), ["d0", "d1"])
     assert "a.npy: float32 (3, 32) with 2 ids are not embeddings" in refusal(file)

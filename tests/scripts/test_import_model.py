@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from support.commands import mistake, run_script, succeed
+from support.commands import assert_mistake, assert_succeeds, run_script
 from support.pickles import Harm
 from support.world import passage
 from torch import nn
@@ -93,7 +93,7 @@ def as_imported(bi_encoder, side):
 )
 def test_an_imported_model_embeds_as_tevatron_does(tevatron, tmp_path, untied, pooler):
     folder = tevatron(untied=untied, pooler=pooler)
-    out = succeed(run_script("import_model", folder, tmp_path / "run", "--passage-max-length", "40"))
+    out = assert_succeeds(run_script("import_model", folder, tmp_path / "run", "--passage-max-length", "40"))
     tied = not untied and (pooler is None or pooler["tied"])
     assert out == f"{tmp_path}/run/model: {6 if pooler else 32} dimensions, tied: {tied}, 32 and 40 tokens\n"
     assert f"Imported from {folder}." in (tmp_path / "run" / "model" / "README.md").read_text()
@@ -112,28 +112,28 @@ def test_a_folder_without_a_tevatron_model_is_refused(tevatron, tmp_path):
     folder = tevatron(pooler={"tied": True})
     weights = torch.load(folder / "pooler.pt", weights_only=True)
     run = tmp_path / "run"
-    assert "absent is not a folder" in mistake(run_script("import_model", tmp_path / "absent", run))
+    assert "absent is not a folder" in assert_mistake(run_script("import_model", tmp_path / "absent", run))
     for broken, message in (
         ({"linear_q.weight": weights["linear_q.weight"]}, r"pooler.pt has {'linear_q.weight': [6, 32]} instead of"),
         ({**weights, "linear_p.bias": torch.zeros(7)}, "Use pooler and model of one training"),
         ({"linear_q": Harm(tmp_path / "harm")}, "pooler.pt contains more than weights"),
     ):
         torch.save(broken, folder / "pooler.pt")
-        assert message in mistake(run_script("import_model", folder, run))
+        assert message in assert_mistake(run_script("import_model", folder, run))
     torch.save(weights, folder / "pooler.pt")
     (folder / "pooler_config.json").write_text('{"input_dim": 32, "tied": true}')
-    assert "pooler_config.json lacks output_dim" in mistake(run_script("import_model", folder, run))
+    assert "pooler_config.json lacks output_dim" in assert_mistake(run_script("import_model", folder, run))
     (folder / "pooler_config.json").unlink()
-    assert "has pooler.pt, but no pooler_config.json" in mistake(run_script("import_model", folder, run))
+    assert "has pooler.pt, but no pooler_config.json" in assert_mistake(run_script("import_model", folder, run))
     assert not run.exists()
     assert not (tmp_path / "harm").exists()
 
 
 def test_an_existing_model_is_not_replaced(tevatron, tmp_path):
     first, second = tevatron(), tevatron(untied=True)
-    succeed(run_script("import_model", first, tmp_path / "run"))
+    assert_succeeds(run_script("import_model", first, tmp_path / "run"))
     before = load_bi_encoder(tmp_path / "run" / "model").fingerprint()
-    assert "Give --overwrite, or another RUN" in mistake(run_script("import_model", second, tmp_path / "run"))
+    assert "Give --overwrite, or another RUN" in assert_mistake(run_script("import_model", second, tmp_path / "run"))
     assert load_bi_encoder(tmp_path / "run" / "model").fingerprint() == before
 
 
@@ -193,13 +193,13 @@ def test_two_dpr_encoders_become_an_untied_model(dpr, tiny_model, tmp_path):
     shutil.copytree(folder / "ctx", second)
     (second / "model.safetensors").unlink()
     torch.save(DPRContextEncoder.from_pretrained(folder / "ctx").state_dict(), second / "pytorch_model.bin")
-    out = succeed(run_script("import_model", second, folder / "question", tmp_path / "run", *LENGTHS))
+    out = assert_succeeds(run_script("import_model", second, folder / "question", tmp_path / "run", *LENGTHS))
     dim = len(weights.get("ctx_model.encode_proj.bias", range(32)))
     assert out == f"{tmp_path}/run/model: {dim} dimensions, tied: False, 100 and 100 tokens\n"
     assert_embeds_as_dpr(tmp_path / "run", folder, tiny_model)
-    same = mistake(run_script("import_model", folder / "ctx", second, tmp_path / "other", *LENGTHS))
+    same = assert_mistake(run_script("import_model", folder / "ctx", second, tmp_path / "other", *LENGTHS))
     assert "are encoders of the same side. Give question and context encoder" in same
-    alone = mistake(run_script("import_model", folder / "ctx", tmp_path / "other"))
+    alone = assert_mistake(run_script("import_model", folder / "ctx", tmp_path / "other"))
     assert "is one encoder of the original DPR. Give the question and the context encoder" in alone
 
 
@@ -207,12 +207,12 @@ def test_two_dpr_encoders_become_an_untied_model(dpr, tiny_model, tmp_path):
 def test_a_dpr_checkpoint_becomes_an_untied_model(dpr, tiny_model, tmp_path, form):
     folder, weights = dpr
     save_checkpoint(tmp_path / "dpr.cp", weights, tiny_model, form=form)
-    succeed(run_script("import_model", tmp_path / "dpr.cp", tmp_path / "run", *LENGTHS))
+    assert_succeeds(run_script("import_model", tmp_path / "dpr.cp", tmp_path / "run", *LENGTHS))
     assert_embeds_as_dpr(tmp_path / "run", folder, tiny_model)
     save_checkpoint(tmp_path / "dpr.cp", weights, "absent/base", form=form)
-    short = mistake(run_script("import_model", tmp_path / "dpr.cp", tmp_path / "other", "--base", tiny_model))
+    short = assert_mistake(run_script("import_model", tmp_path / "dpr.cp", tmp_path / "other", "--base", tiny_model))
     assert "query_max_length: 256 is more than the encoder's 160 positions" in short, "256 tokens, as in DPR"
-    base = mistake(run_script("import_model", tmp_path / "dpr.cp", tmp_path / "other"))
+    base = assert_mistake(run_script("import_model", tmp_path / "dpr.cp", tmp_path / "other"))
     assert base.startswith("base model absent/base is not a folder")
 
 
@@ -229,8 +229,10 @@ def test_files_that_are_not_dpr_checkpoints_are_refused_and_never_run(dpr, tiny_
         ({"model_dict": partial, **base}, "lacks the weights encoder.layer.1.attention.self.query.weight"),
     ):
         torch.save(content, file)
-        assert message in mistake(run_script("import_model", file, tmp_path / "run", *LENGTHS))
+        assert message in assert_mistake(run_script("import_model", file, tmp_path / "run", *LENGTHS))
     file.write_bytes(b"nonsense")
-    assert "contains more than weights, or is damaged" in mistake(run_script("import_model", file, tmp_path / "run"))
+    assert "contains more than weights, or is damaged" in assert_mistake(
+        run_script("import_model", file, tmp_path / "run")
+    )
     assert not (tmp_path / "harm").exists()
     assert not (tmp_path / "run").exists()

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.commands import mistake, run_script, succeed
+from support.commands import assert_mistake, assert_succeeds, run_script
 from support.world import write_jsonl
 
 from dpr_lightning.data.sources import open_training
@@ -47,7 +47,7 @@ def mine(tmp_path):
 
 
 def test_negatives_are_not_positives_or_copies_and_have_no_answer(mine):
-    out = succeed(mine())
+    out = assert_succeeds(mine())
     assert mine.written() == {"q0": ["p2", "p3", "p4"]}
     line = f"{mine.out}: 1 questions with 3 negatives (3.0 each), 2 dropped for lack of negatives"
     assert out == f"{line}\n"
@@ -64,15 +64,15 @@ def test_negatives_are_not_positives_or_copies_and_have_no_answer(mine):
     ],
 )
 def test_options_choose_the_negatives(mine, options, negatives):
-    succeed(mine(*options))
+    assert_succeeds(mine(*options))
     assert mine.written() == {"q0": negatives}
 
 
 def test_answers_may_be_regular_expressions(mine):
     rows = [{**ROWS[0], "answers": [r"born \d{4}", "nat.*list"]}]
-    succeed(mine("--answers", "regex", rows=rows, ranking={"q0": RANKING["q0"]}))
+    assert_succeeds(mine("--answers", "regex", rows=rows, ranking={"q0": RANKING["q0"]}))
     assert mine.written() == {"q0": ["p1", "p2"]}
-    assert "answer '(' of question q0 is not a regular expression" in mistake(
+    assert "answer '(' of question q0 is not a regular expression" in assert_mistake(
         mine("--answers", "regex", "--overwrite", rows=[{**ROWS[0], "answers": ["("]}], ranking={"q0": ["p1"]})
     )
 
@@ -80,20 +80,22 @@ def test_answers_may_be_regular_expressions(mine):
 def test_questions_and_positives_stay_and_the_bytes_repeat(mine):
     rows = [{**ROWS[0], "query": "wér?", "positive_passages": [CORPUS[0], CORPUS[3]]}]
     ranking = {"q0": RANKING["q0"]}
-    succeed(mine(rows=rows, ranking=ranking, name="mined.jsonl"))
+    assert_succeeds(mine(rows=rows, ranking=ranking, name="mined.jsonl"))
     (row,) = map(json.loads, mine.out.read_text(encoding="utf-8").splitlines())
     assert row == {**rows[0], "negative_passages": [CORPUS[2], CORPUS[4]]}
-    succeed(mine(rows=rows, ranking=ranking, name="a.jsonl.gz"))
+    assert_succeeds(mine(rows=rows, ranking=ranking, name="a.jsonl.gz"))
     first = mine.out.read_bytes()
-    succeed(mine("--overwrite", rows=rows, ranking=ranking, name="a.jsonl.gz"))
+    assert_succeeds(mine("--overwrite", rows=rows, ranking=ranking, name="a.jsonl.gz"))
     assert mine.out.read_bytes() == first
 
 
 def test_a_depth_beyond_the_rankings_is_reported(mine):
     ranking = {"q0": RANKING["q0"][:4], "q1": ["p3"]}
-    assert succeed(mine(ranking=ranking)).endswith("dropped for lack of negatives; rankings end after 4, not 100\n")
-    assert "rankings end" not in succeed(mine("--depth", "4", "--overwrite", ranking=ranking))
-    assert "rankings end" not in succeed(mine("--overwrite"))
+    assert assert_succeeds(mine(ranking=ranking)).endswith(
+        "dropped for lack of negatives; rankings end after 4, not 100\n"
+    )
+    assert "rankings end" not in assert_succeeds(mine("--depth", "4", "--overwrite", ranking=ranking))
+    assert "rankings end" not in assert_succeeds(mine("--overwrite"))
 
 
 def test_mistakes_are_refused_and_nothing_is_written(mine):
@@ -107,13 +109,13 @@ def test_mistakes_are_refused_and_nothing_is_written(mine):
         (["--negatives", "0"], {}, "--negatives: 0 is not a whole number of at least 1"),
         ([], {"name": "mined.csv"}, "mined.csv does not end in .jsonl or .jsonl.gz"),
     ):
-        assert message in mistake(mine(*options, **changes))
+        assert message in assert_mistake(mine(*options, **changes))
         assert not mine.out.exists()
-    succeed(mine("--keep-answers", rows=bare, ranking={"q0": ["p1"]}))
-    assert "Give --overwrite, or another name" in mistake(mine())
+    assert_succeeds(mine("--keep-answers", rows=bare, ranking={"q0": ["p1"]}))
+    assert "Give --overwrite, or another name" in assert_mistake(mine())
 
 
 def test_a_positive_with_another_text_in_the_corpus_is_not_mined(mine):
     rows = [{**ROWS[0], "positive_passages": [{**CORPUS[3], "text": "One more naturalist."}]}]
-    succeed(mine(rows=rows, ranking={"q0": ["p3", "p4"]}))
+    assert_succeeds(mine(rows=rows, ranking={"q0": ["p3", "p4"]}))
     assert mine.written() == {"q0": ["p4"]}

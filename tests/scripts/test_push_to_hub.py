@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
-from support.commands import mistake, run_script, succeed
+from support.commands import assert_mistake, assert_succeeds, run_script
 
 from dpr_lightning.data.sources import open_training
 from dpr_lightning.model.card import with_figures
@@ -39,7 +39,7 @@ def test_the_card_says_how_the_model_was_made_and_how_to_load_it(card, finished_
 
 
 def test_a_dry_run_shows_the_figures_with_intervals_and_uploads_nothing(finished_run, card):
-    out = succeed(run_script("push_to_hub", finished_run, NAME, "--dry-run"))
+    out = assert_succeeds(run_script("push_to_hub", finished_run, NAME, "--dry-run"))
     metrics = json.loads((finished_run / "evaluation" / "test" / "metrics.json").read_text())
     low, high = metrics["interval"]["5"]
     line = f"| test | answer accuracy@5 | {metrics['accuracy']['5']:.3f} | [{low:.3f}, {high:.3f}] | 12 |"
@@ -65,7 +65,7 @@ def test_the_upload_is_one_commit_of_all_files(finished_run, monkeypatch):
             return type("Commit", (), {"commit_url": "https://hub/commit/1"})
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    out = succeed(run_script("push_to_hub", finished_run, NAME, "--private"))
+    out = assert_succeeds(run_script("push_to_hub", finished_run, NAME, "--private"))
     assert out.startswith("https://hub/commit/1: ")
     (files,) = commits
     model = finished_run / "model"
@@ -74,8 +74,10 @@ def test_the_upload_is_one_commit_of_all_files(finished_run, monkeypatch):
 
 
 def test_a_wrong_name_a_missing_model_and_no_hub_are_one_line(finished_run):
-    unnamed = mistake(run_script("push_to_hub", finished_run, "retriever"))
+    unnamed = assert_mistake(run_script("push_to_hub", finished_run, "retriever"))
     assert "'retriever' is not the name of a repository" in unnamed
-    assert "the hub refused the upload" in mistake(run_script("push_to_hub", finished_run, NAME)), "HF_HUB_OFFLINE"
+    assert "the hub refused the upload" in assert_mistake(run_script("push_to_hub", finished_run, NAME)), (
+        "HF_HUB_OFFLINE"
+    )
     shutil.rmtree(finished_run / "model")
-    assert "has no README.md. Train the model" in mistake(run_script("push_to_hub", finished_run, NAME))
+    assert "has no README.md. Train the model" in assert_mistake(run_script("push_to_hub", finished_run, NAME))

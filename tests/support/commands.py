@@ -28,7 +28,7 @@ def run_script(name, *arguments):
     return code, out.getvalue(), err.getvalue()
 
 
-def succeed(result):
+def assert_succeeds(result):
     """What a script printed that did not fail."""
     code, out, err = result
     assert code == 0, err
@@ -36,7 +36,7 @@ def succeed(result):
     return out
 
 
-def mistake(result):
+def assert_mistake(result):
     """The line on stderr of a script that ended with a user's mistake."""
     code, out, err = result
     assert (code, out) == (1, ""), (out, err)

@@ -42,9 +42,9 @@ def row(number):
     return row
 
 
-def batch_gradient(model, *, tied, chunk_sizes=None, loss="in_batch", **options):
+def batch_gradient(model, *, tied, pooling="cls", chunk_sizes=None, loss="in_batch", **options):
     """Return gradients by parameter name after one batch of 16 questions, split over the processes."""
-    model = load_bi_encoder(model, settings=Settings(tied=tied), **options).train()
+    model = load_bi_encoder(model, settings=Settings(tied=tied, pooling=pooling), **options).train()
     modules = torch.nn.ModuleDict({"model": model, "loss": LOSSES[loss]()})
     bi_encoder, compute = modules["model"], modules["loss"]
     examples = TrainingExamples([check_training_row(row(i)) for i in range(QUESTIONS)], passages_per_query=2)

@@ -47,7 +47,7 @@ def test_weights_too_large_for_finite_embeddings_are_not_exported(diverges, step
     assert f"at step {steps}, " in err
 
 
-def test_the_training_stops_after_25_batches_with_a_loss_that_is_not_finite(diverges, tmp_path):
+def test_training_stops_after_25_losses_that_are_not_finite(diverges, tmp_path):
     err = diverges("optimizer.lr=1e30", "scheduler.warmup=0", "trainer.max_epochs=100", "data.dev=null")
     assert "the loss of 25 batches in succession is not finite" in err
     assert len(logged(tmp_path / "run", "train/loss")) <= 50

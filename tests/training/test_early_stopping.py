@@ -58,7 +58,7 @@ def test_nan_is_never_the_best_value(metric):
     assert not callback._improves(math.nan)
 
 
-def test_training_stops_after_patience_validations_without_a_better_one(command, settings, tmp_path):
+def test_training_stops_after_patience_validations(command, settings, tmp_path):
     run = tmp_path / "run"
     patient = tmp_path / "patient"
     train(command, settings, patient)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.families import save_family
 from support.world import ROOT
 
 SCRIPT = Path(__file__).with_name("gradients.py")
@@ -89,6 +90,13 @@ def test_several_processes_have_the_gradient_of_one(no_dropout_model, tmp_path):
     for case, parts in zip([*cases, cached], found, strict=True):
         direct = gradients.batch_gradient(no_dropout_model, **{**case, "chunk_sizes": None})
         assert largest_difference(parts, direct) < 1e-5, case
+
+
+def test_a_decoder_has_the_same_gradient_cached_and_in_two_processes(tmp_path):
+    model, case = save_family(tmp_path / "qwen3", "qwen3"), {"tied": True, "pooling": "last"}
+    expected = gradients.batch_gradient(model, **case)
+    for found in in_processes(2, model, tmp_path / "gradients.pt", [case, case | {"chunk_sizes": (3, 5)}]):
+        assert largest_difference(found, expected) < 1e-5
 
 
 @pytest.mark.parametrize("chunk_sizes", [None, (3, 5)], ids=["direct", "cached"])

@@ -79,7 +79,7 @@ def test_cut_embeddings_train_encode_and_search_as_another_model(settings, comma
         ("train", "loss.dims=[64]", "loss.dims: 64 is more than the 32 dimensions of the model. Lower loss.dims."),
         ("train", "loss.dims=[8,8]", "loss.dims: [8, 8] is not a list of different numbers. Correct loss.dims."),
         ("train", "loss.dims=[0]", "loss.dims: 0 is not a whole number of at least 1. Correct loss.dims."),
-        ("train", "loss.dims=8", "loss.dims: 8 is not a list or null. Correct loss.dims."),
+        ("train", "loss.dims=8", "loss.dims: 8 is not a list, each entry a whole number or null. Correct loss.dims."),
         ("encode", "encode.dim=64", "encode.dim: 64 is more than the 32 dimensions of the model. Lower encode.dim."),
     ],
 )

@@ -1,0 +1,68 @@
+"""What a command was called with, and where: two files in the log folder of the call, beside what it prints."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from dpr_lightning.files import atomic_write, write_json
+
+_PACKAGES = ("dpr_lightning", "torch", "pytorch-lightning", "transformers", "datasets", "faiss-cpu", "faiss-gpu")
+
+
+def write_call_record(folder: Path, command: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Write `call.json` (command, host, device, commit, versions) and `resolved.yaml` (every setting) into a folder.
+
+    Args:
+        folder: The log folder of this call, which no other call shares.
+        command: The words of the command line.
+        config: The composed config.
+    """
+    write_json(
+        folder / "call.json",
+        {
+            "command": list(command),
+            "folder": str(Path.cwd()),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+            "device": _device(),
+            "commit": _first_line(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]),
+            "python": sys.version.split()[0],
+            "versions": {name: number for name in _PACKAGES if (number := _version(name))},
+        },
+    )
+    with atomic_write(folder / "resolved.yaml") as file:
+        OmegaConf.save(OmegaConf.create(dict(config)), file)
+
+
+def _device() -> str:
+    """Return the first GPU that this process sees, or else the CPU and its number of cores."""
+    gpu = _first_line(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
+    return gpu or f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs"
+
+
+def _first_line(command: Sequence[str]) -> str | None:
+    """Return the first line that a program prints; None if it does not exist or fails."""
+    if not shutil.which(command[0]):
+        return None
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.partition("\n")[0] or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

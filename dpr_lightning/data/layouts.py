@@ -1,0 +1,294 @@
+"""The table of layouts: which fields the files of other programs have, and the rows that they become.
+
+A file's layout is the first one of its kind in `LAYOUTS` whose fields the file has; `format` restricts the choice to
+layouts of one name. A new layout is one more entry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import xxhash
+
+from dpr_lightning.data.blocks import Numbered, literal_list
+from dpr_lightning.data.containers import Sample, Table
+from dpr_lightning.data.grouping import consecutive_triples, judged_queries, relevant_passages
+from dpr_lightning.data.schema import InvalidRowError, Record
+from dpr_lightning.data.texts import Texts
+from dpr_lightning.errors import UserError, check_choice
+
+Kind = Literal["training", "queries", "corpus"]
+
+
+class Layout(NamedTuple):
+    """One kind of file.
+
+    Attributes:
+        name: The value of `format` that selects it.
+        kind: What the file has.
+        fields: The fields that identify it; `a|b` is either of two.
+        names: The file's field for each field of our schema.
+        convert: Returns the record in our schema, given its position from 0, the record and the texts of ids; None
+            renames fields.
+        group: Merges consecutive records before that.
+        ids: Which texts the file only names: "corpus", "queries".
+    """
+
+    name: str
+    kind: Kind
+    fields: tuple[str, ...]
+    names: Mapping[str, str]
+    convert: Callable[[int, Record, Texts], Record] | None = None
+    group: Callable[[Iterator[Numbered], Path], Iterator[Numbered]] | None = None
+    ids: tuple[str, ...] = ()
+
+    def matches(self, fields: Sequence[str]) -> bool:
+        """Return whether a file with these fields has this layout."""
+        return all(any(option in fields for option in field.split("|")) for field in self.fields)
+
+    def record(self, position: int, record: Any, texts: Texts) -> Any:
+        """Return a record in our schema; what is not an object is returned as it is, for the schema to refuse."""
+        if not isinstance(record, dict):
+            return record
+        if self.convert:
+            return self.convert(position, record, texts)
+        return {ours: record[theirs] for ours, theirs in self.names.items() if theirs in record}
+
+    def problem(self, message: str) -> str:
+        """Return a message of our schema in terms of the file's fields."""
+        return re.sub(r"^\w+", lambda field: self.names.get(field[0], field[0]), message)
+
+
+def text_id(text: str) -> str:
+    """Return an id for a text that has none, which is the same in every file."""
+    return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def _as_it_is(position: int, record: Record, texts: Texts) -> Record:
+    return record
+
+
+def _first_line_is_title(position: int, record: Record, texts: Texts) -> Record:
+    converted = {ours: record[theirs] for ours, theirs in _PYSERINI.items() if theirs in record}
+    if isinstance(converted.get("text"), str) and "\n" in converted["text"]:
+        converted["title"], _, converted["text"] = converted["text"].partition("\n")
+    return converted
+
+
+def _fair_question(position: int, record: Record, texts: Texts) -> Record:
+    """Number questions from 0, as other programs number the lines of FAIR's question files."""
+    query_id = record.get("query_id")
+    given = {"query_id": str(position) if query_id is None else query_id}
+    return given | {ours: record[ours] for ours in ("query", "answers") if ours in record} | _renamed_question(record)
+
+
+def _renamed_question(record: Record) -> Record:
+    return {"query": record["question"]} if "question" in record else {}
+
+
+def _fair_training(position: int, record: Record, texts: Texts) -> Record:
+    """Take the hard negatives, or the other negatives of a question that has no hard ones."""
+    negatives = record.get("hard_negative_ctxs") or record.get("negative_ctxs") or []
+    return _fair_question(position, record, texts) | {
+        "positive_passages": _fair_passages(record.get("positive_ctxs")),
+        "negative_passages": _fair_passages(negatives),
+    }
+
+
+def _fair_results(position: int, record: Record, texts: Texts) -> Record:
+    """Passages of a retrieval result are positive if they have an answer."""
+    passages = record["ctxs"] if isinstance(record.get("ctxs"), list) else []
+    hits = [isinstance(passage, dict) and bool(passage.get("has_answer")) for passage in passages]
+    return _fair_question(position, record, texts) | {
+        f"{label}_passages": _fair_passages([p for p, hit in zip(passages, hits, strict=True) if hit == wanted])
+        for label, wanted in (("positive", True), ("negative", False))
+    }
+
+
+def _fair_passages(passages: Any) -> Any:
+    return [_fair_passage(passage) for passage in passages] if isinstance(passages, list) else passages
+
+
+def _fair_passage(passage: Any) -> Any:
+    if not isinstance(passage, dict):
+        return passage
+    ids = (passage.get(field) for field in ("passage_id", "psg_id", "id", "docid"))
+    docid = next((id_ for id_ in ids if id_ not in (None, "")), None)
+    if docid is None and isinstance(passage.get("text"), str):
+        docid = text_id(f"{passage.get('title') or ''}\n{passage['text']}")
+    kept = {field: passage[field] for field in ("title", "text") if field in passage}
+    return {"docid": docid.removeprefix("wiki:") if isinstance(docid, str) else docid} | kept
+
+
+def _tevatron_2(position: int, record: Record, texts: Texts) -> Record:
+    answers = record.get("answers", record.get("answer"))
+    converted = {
+        key: value for key, value in record.items() if key in ("query_id", "positive_passages", "negative_passages")
+    }
+    if (query := record.get("query_text", record.get("query"))) is not None:
+        converted["query"] = query
+    return converted | {"answers": [answers] if isinstance(answers, str) and answers else answers or None}
+
+
+def _by_ids(position: int, record: Record, texts: Texts) -> Record:
+    """Look up the texts of passages, and of the query if the record has none."""
+    converted = _tevatron_2(position, record, texts)
+    if "query" not in converted:
+        converted["query"] = texts.query(converted.get("query_id"))
+    for label in ("positive", "negative"):
+        field = f"{label}_passages"
+        ids = record.get(f"{label}_document_ids") or []
+        if not isinstance(ids, list):
+            raise InvalidRowError(f"{field} is not a list")
+        converted[field] = [texts.passage(docid, field) for docid in ids]
+    return converted
+
+
+def _pair(position: int, record: Record, texts: Texts) -> Record:
+    """Ids are hashes of texts, so that equal texts are the same passage; null negatives are left out."""
+    query = record.get("anchor", record.get("query"))
+    negatives = [record[field] for field in record if re.fullmatch(r"negative(_\d+)?", field)]
+    texts_of = {"positive": [record.get("positive")], "negative": [text for text in negatives if text is not None]}
+    passages = {
+        f"{label}_passages": [
+            {"docid": text_id(text) if isinstance(text, str) else None, "text": text} for text in given
+        ]
+        for label, given in texts_of.items()
+    }
+    return {"query_id": text_id(query) if isinstance(query, str) else "", "query": query} | passages
+
+
+_FAIR = {"query": "question", "positive_passages": "positive_ctxs", "negative_passages": "hard_negative_ctxs"}
+_IDS = {"positive_passages": "positive_document_ids", "negative_passages": "negative_document_ids"}
+_PYSERINI = {"docid": "id", "text": "contents"}
+_PASSAGE = {"docid": "docid", "title": "title", "text": "text"}
+_QRELS = {"query_id": "query-id", "positive_passages": "corpus-id", "negative_passages": "corpus-id"}
+_PAIR = {"query": "anchor", "positive_passages": "positive", "negative_passages": "negative"}
+_PIDS = {"query_id": "qid", "positive_passages": "positive_pid", "negative_passages": "negative_pid"}
+_TRIPLE = ("qid", "positive_pid", "negative_pid")
+_LOOKED_UP = ("corpus", "queries")
+LAYOUTS = (
+    Layout("tevatron", "corpus", ("docid", "text"), _PASSAGE),
+    Layout("beir", "corpus", ("_id", "text"), _PASSAGE | {"docid": "_id"}),
+    Layout("pyserini", "corpus", ("id", "contents"), _PYSERINI, _first_line_is_title),
+    Layout("fair_dpr", "corpus", ("id", "text"), _PASSAGE | {"docid": "id"}),
+    Layout("msmarco", "corpus", ("pid", "passage"), {"docid": "pid", "text": "passage"}),
+    Layout("tevatron", "queries", ("query_id", "query"), {}, _as_it_is),
+    Layout(
+        "tevatron", "queries", ("query_id", "query_text"), {"query": "query_text", "answers": "answer"}, _tevatron_2
+    ),
+    Layout("beir", "queries", ("_id", "text"), {"query_id": "_id", "query": "text"}),
+    Layout("beir", "queries", ("query-id", "corpus-id"), _QRELS, _by_ids, judged_queries, ("queries",)),
+    Layout("fair_dpr", "queries", ("question",), _FAIR, _fair_question),
+    Layout("msmarco", "queries", ("qid", "query"), {"query_id": "qid", "query": "query"}),
+    Layout("tevatron", "training", ("query_id", "query", "positive_passages"), {}, _as_it_is),
+    Layout(
+        "tevatron", "training", ("query_id", "query_text", "positive_passages"), {"query": "query_text"}, _tevatron_2
+    ),
+    Layout(
+        "tevatron",
+        "training",
+        ("query_id", "query_text|query", "positive_document_ids"),
+        _IDS,
+        _by_ids,
+        None,
+        ("corpus",),
+    ),
+    Layout("fair_dpr", "training", ("question", "positive_ctxs"), _FAIR, _fair_training),
+    Layout("fair_dpr", "training", ("question", "ctxs"), _FAIR | {"positive_passages": "ctxs"}, _fair_results),
+    Layout("beir", "training", ("query-id", "corpus-id"), _QRELS, _by_ids, relevant_passages, _LOOKED_UP),
+    Layout("msmarco", "training", ("query-id", "corpus-id"), _QRELS, _by_ids, relevant_passages, _LOOKED_UP),
+    Layout("msmarco", "training", _TRIPLE, _PIDS, _by_ids, consecutive_triples, _LOOKED_UP),
+    Layout("sentence_transformers", "training", ("anchor|query", "positive"), _PAIR, _pair),
+    Layout("msmarco", "training", ("query", "positive", "negative"), _PAIR, _pair),
+)
+FORMATS = tuple(dict.fromkeys(layout.name for layout in LAYOUTS))
+
+
+class _Shape(NamedTuple):
+    """A table without header: its columns, whether quotes enclose fields, and how its first line is recognized."""
+
+    kind: Kind
+    names: tuple[str, ...]
+    recognizes: Callable[[list[str]], bool]
+    quoted: bool = False
+
+
+def _has_digit(cells: list[str]) -> bool:
+    return any(character.isdigit() for character in cells[0])
+
+
+_SHAPES = (
+    _Shape("corpus", ("pid", "passage"), _has_digit),
+    _Shape("corpus", ("docid", "url", "title", "text"), lambda cells: cells[1].startswith("http")),
+    _Shape("queries", ("question", "answers"), lambda cells: isinstance(literal_list(cells[1]), list), quoted=True),
+    _Shape("queries", ("qid", "query"), _has_digit),
+    _Shape("training", _TRIPLE, lambda cells: all(cell.isdigit() for cell in cells)),
+    _Shape("training", ("query", "positive", "negative"), lambda cells: all(" " in cell for cell in cells)),
+    _Shape("training", ("query-id", "iteration", "corpus-id", "score"), lambda cells: cells[3].strip("-").isdigit()),
+)
+
+
+def choose_layout(
+    file: Path, sample: Sample, kind: Kind, *, name: str, format: str | None = None
+) -> tuple[Layout, Table | None]:
+    """Return the layout of a file, and if it is a table, how to read it.
+
+    Args:
+        file: The file, for messages.
+        sample: Its start.
+        kind: What the file must have.
+        name: The argument that the file comes from, for messages.
+        format: Allow only layouts of this name.
+
+    Raises:
+        UserError: The file has none of the layouts; the message names its fields and the accepted ones.
+    """
+    check_choice(format, "format", [None, *FORMATS])
+    layouts = [layout for layout in LAYOUTS if layout.kind == kind and format in (None, layout.name)]
+    if not layouts:
+        others = ", ".join(dict.fromkeys(layout.name for layout in LAYOUTS if layout.kind == kind))
+        raise UserError(f"format: '{format}' has no {kind} files. Set `format` to null or one of: {others}.")
+    if sample.delimiter:
+        for columns, header, quoted in _readings(sample, kind, forced=format is not None):
+            for layout in layouts:
+                if layout.matches(columns):
+                    return layout, Table(columns, sample.delimiter, header, quoted)
+        raise _unknown(file, sample.cells, layouts, name)
+    objects = [record for record in sample.records if isinstance(record, dict)]
+    for record in objects:
+        for layout in layouts:
+            if layout.matches(list(record)):
+                return layout, None
+    for layout in layouts:  # a layout of which some rows lack a field; the schema will name them
+        if not objects or any(_own_fields(layout) & record.keys() for record in objects):
+            return layout, None
+    raise _unknown(file, list(objects[0]), layouts, name)
+
+
+def _own_fields(layout: Layout) -> set[str]:
+    """Return the fields that no other program uses in another meaning."""
+    return {option for field in layout.fields for option in field.split("|")} - {"text", "id"}
+
+
+def _readings(sample: Sample, kind: Kind, *, forced: bool) -> Iterator[tuple[tuple[str, ...], bool, bool]]:
+    """Yield the possible (names of columns, header, quoted) of a table, the likeliest first."""
+    yield tuple(cell.strip() for cell in sample.cells), True, True
+    shapes = [shape for shape in _SHAPES if shape.kind == kind]
+    for certain in (True, False) if forced else (True,):
+        for shape in shapes:
+            cells = sample.cells if shape.quoted or sample.delimiter == "," else sample.raw_cells
+            if len(cells) == len(shape.names) and (not certain or shape.recognizes(cells)):
+                yield shape.names, False, shape.quoted
+
+
+def _unknown(file: Path, fields: Sequence[str], layouts: Sequence[Layout], name: str) -> UserError:
+    """Return the error of a file that has none of the layouts."""
+    accepted = "; ".join(f"{', '.join(layout.fields)} ({layout.name})" for layout in layouts)
+    shown = ", ".join(repr(field[:40])[1:-1] for field in fields[:12]) or "nothing"
+    return UserError(
+        f"{name}: {file} has the fields {shown}, which is not a known layout. Rename them to one of: {accepted}."
+    )

@@ -1,0 +1,111 @@
+"""Jobs that submitit runs for a sweep: how a mistake in a job reaches the command that has submitted it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+from dpr_lightning.errors import ReportedMistake, UserError
+
+_FAILURE = "failed.txt"
+_SETTINGS = {  # what sbatch says when it refuses a job, and the setting of hydra.launcher to correct
+    "account": "account",
+    "partition": "partition",
+    "qos": "qos",
+    "time limit": "timeout_min",
+    "memory": "mem_gb",
+    "gres": "gpus_per_node",
+    "generic resource": "gpus_per_node",
+    "cpu count": "cpus_per_task",
+    "node count": "nodes",
+    "node configuration": "mem_gb, cpus_per_task or gpus_per_node",
+}
+
+
+class JobError(UserError):
+    """A job of a sweep has ended with a user's mistake; the message is its line."""
+
+    def __init__(self, line: str, sweep: Path) -> None:
+        """Take the line and the log folder of the sweep."""
+        super().__init__(line)
+        self.sweep = sweep
+
+    def __reduce__(self) -> tuple[type[JobError], tuple[str, Path]]:
+        """Return how to make a copy in another process."""
+        return JobError, (str(self), self.sweep)
+
+
+@contextlib.contextmanager
+def passed_to_launching_command() -> Iterator[None]:
+    """In a job of submitit, give the line of a mistake to the launching command, and SLURM the exit code 1.
+
+    Submitit passes on exceptions alone. After SystemExit the launching command would wait for a result, without
+    accounting for ever. Hydra returns the exception as a result, after which submitit ends with exit code 0.
+    """
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        yield
+        return
+    try:
+        yield
+    except ReportedMistake as end:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        (folder / _FAILURE).write_text(f"{end.line}\n")
+        atexit.register(_exit_with_failure)
+        raise JobError(end.line, folder.parent) from None
+    except Exception:
+        atexit.register(_exit_with_failure)
+        raise
+
+
+def _exit_with_failure() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def failures_in_one_line() -> Iterator[None]:
+    """Raise one UserError for all jobs of a sweep that have failed, or for jobs that SLURM has refused or lost."""
+    if not any(word.startswith("hydra/launcher=") for word in sys.argv):
+        yield
+        return
+    printed = io.StringIO()  # this process waits for the jobs and prints little
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except JobError as error:
+        raise UserError(_of_failed_jobs(error)) from None
+    except Exception as error:
+        if type(error).__module__.startswith("submitit.") and (line := _of_submitit(str(error))):
+            raise UserError(line) from None
+        raise
+    finally:
+        lines = printed.getvalue().splitlines(keepends=True)
+        sys.stderr.writelines(line for line in lines if not line.startswith("Error executing job with overrides"))
+
+
+def _of_failed_jobs(error: JobError) -> str:
+    files = sorted(error.sweep.glob(f"*/{_FAILURE}"))
+    if len(files) < 2:
+        return f"{error} The log is in {files[0].parent}." if files else str(error)
+    lines = "; ".join(f"{file.parent}: {file.read_text().strip()}" for file in files)
+    return f"{len(files)} jobs failed; the same command runs only what is missing. {lines}"
+
+
+def _of_submitit(message: str) -> str | None:
+    """Return one line for a refused `sbatch` or for a job that ended without a result; None for other exceptions."""
+    if refused := re.search(r"sbatch: error: (?:Batch job submission failed: )?(.*)", message):
+        setting = next((name for text, name in _SETTINGS.items() if text in message.lower()), "KEY")
+        return f"hydra.launcher: SLURM refuses the jobs ({refused[1].strip()}). Correct hydra.launcher.{setting}."
+    if lost := re.match(r"(Job \S+) .* with path (\S+)\n.*\(state: (.*)\)", message):
+        log = lost[2].replace("_result.pkl", "_log.err")
+        return f"{lost[1]} of SLURM ended as {lost[3]}; its log is {log}. The same command runs only what is missing."
+    return None
