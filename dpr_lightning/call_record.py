@@ -8,26 +8,23 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from dpr_lightning.files import atomic_write, write_json
 
 _PACKAGES = ("dpr_lightning", "torch", "pytorch-lightning", "transformers", "datasets", "faiss-cpu", "faiss-gpu")
 
 
-def write_call_record(folder: Path, command: Sequence[str], config: Mapping[str, Any]) -> None:
+def write_call_record(folder: Path, command: Sequence[str], settings: str) -> None:
     """Write `call.json` (command, host, device, commit, versions) and `resolved.yaml` (every setting) into a folder.
 
     Args:
         folder: The log folder of this call, which no other call shares.
         command: The words of the command line.
-        config: The composed config.
+        settings: The composed config as YAML.
     """
     write_json(
         folder / "call.json",
@@ -44,7 +41,7 @@ def write_call_record(folder: Path, command: Sequence[str], config: Mapping[str,
         },
     )
     with atomic_write(folder / "resolved.yaml") as file:
-        OmegaConf.save(OmegaConf.create(dict(config)), file)
+        file.write(settings)
 
 
 def _device() -> str:

@@ -39,7 +39,7 @@ _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they ma
 }
 _GROUPS = (
     *("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger"),
-    *("encode", "ann", "grad_cache", "checkpoint", "early_stopping"),
+    *("encode", "ann", "evaluate", "grad_cache", "checkpoint", "early_stopping"),
 )
 _log = logging.getLogger(__name__)
 
@@ -111,14 +111,16 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         config = Config(dict.fromkeys(composed), composed)
         again = "the same command without overwrite=true" if composed.get("overwrite") else "the same command"
         interrupted = f"interrupted; {again} continues"
+        job = HydraConfig.get()
+        folder = Path(job.runtime.output_dir)
         with (
-            passed_to_launching_command(),
+            passed_to_launching_command(folder),
             report(message=lambda error: _logged(_message(error, config)), interrupted=interrupted),
             _kept_environment(),
         ):
             config.resolve()
-            job = HydraConfig.get()
-            write_call_record(Path(job.runtime.output_dir), [job.job.name, *job.overrides.task], config.values)
+            words = [job.job.name, *job.overrides.task]
+            write_call_record(folder, words, OmegaConf.to_yaml(OmegaConf.create(dict(config.values))))
             _check_keys(config)
             if text := _skipping_finished(task, config):
                 print(_logged(text), flush=True)

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-
 from dpr_lightning.errors import ReportedMistake, UserError
 
 _FAILURE = "failed.txt"
@@ -44,11 +42,14 @@ class JobError(UserError):
 
 
 @contextlib.contextmanager
-def passed_to_launching_command() -> Iterator[None]:
+def passed_to_launching_command(folder: Path) -> Iterator[None]:
     """In a job of submitit, give the line of a mistake to the launching command, and SLURM the exit code 1.
 
     Submitit passes on exceptions alone. After SystemExit the launching command would wait for a result, without
     accounting for ever. Hydra returns the exception as a result, after which submitit ends with exit code 0.
+
+    Args:
+        folder: The log folder of the job.
     """
     if "SUBMITIT_EXECUTOR" not in os.environ:
         yield
@@ -56,7 +57,6 @@ def passed_to_launching_command() -> Iterator[None]:
     try:
         yield
     except ReportedMistake as end:
-        folder = Path(HydraConfig.get().runtime.output_dir)
         (folder / _FAILURE).write_text(f"{end.line}\n")
         atexit.register(_exit_with_failure)
         raise JobError(end.line, folder.parent) from None
@@ -105,6 +105,8 @@ def _of_submitit(message: str) -> str | None:
     if refused := re.search(r"sbatch: error: (?:Batch job submission failed: )?(.*)", message):
         setting = next((name for text, name in _SETTINGS.items() if text in message.lower()), "KEY")
         return f"hydra.launcher: SLURM refuses the jobs ({refused[1].strip()}). Correct hydra.launcher.{setting}."
+    if ended := re.search(r"Job not requeued because: (.*)\.", message):
+        return f"hydra.launcher.max_num_timeout: a job was not queued again ({ended[1]}). The same command continues."
     if lost := re.match(r"(Job \S+) .* with path (\S+)\n.*\(state: (.*)\)", message):
         log = lost[2].replace("_result.pkl", "_log.err")
         return f"{lost[1]} of SLURM ended as {lost[3]}; its log is {log}. The same command runs only what is missing."

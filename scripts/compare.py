@@ -1,75 +1,62 @@
-"""Compare runs on the same questions: accuracy@k with 95 % intervals, and paired differences from the first run.
+"""Compare runs on the same questions: figures with 95 % intervals, and paired differences from the first run.
 
-    python scripts/compare.py RUN... [--split test] [--json FILE] [--plot FILE.svg]
+    python scripts/compare.py RUN... [--split test] [--to markdown|latex|csv] [--json FILE] [--plot FILE.svg]
+    python scripts/compare.py --datasets SYSTEM... [--split test] [--to …] [--json FILE]
 
-Each RUN is a run folder with `evaluation/SPLIT/`, as evaluate.py writes it. The p-values are those of the exact sign
-test on the questions in which two runs differ.
+Each RUN contains `evaluation/SPLIT/`, as evaluate.py writes it; a folder of runs, such as a sweep's, stands for all of
+them, and a glob for all that match. With --datasets, each SYSTEM has a run folder per data set, and the tables have a
+row per data set and the mean.
+
+The p-values are those of the exact sign test on the questions in which two runs differ (accuracy) and of the paired
+randomization test (judged measures, means over data sets; Smucker, Allan and Carterette, CIKM 2007), each corrected for
+the number of runs by Holm's method.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from dpr_lightning.errors import UserError, report_user_errors
 from dpr_lightning.evaluation.accuracy import accuracy_at
-from dpr_lightning.evaluation.comparison import compare
+from dpr_lightning.evaluation.comparison import compare, compare_datasets, find_runs
+from dpr_lightning.evaluation.comparison_table import FORMATS, comparison_grids, notes, render
 from dpr_lightning.evaluation.plot import accuracy_curves
 from dpr_lightning.files import atomic_write, write_json
-from dpr_lightning.run_dir import RunDir
-
-
-def evaluations(runs: list[Path], split: str) -> dict[str, Path]:
-    """Return the evaluation folders by the name of the run, or by its path if two runs share the name."""
-    names = [run.name if [other.name for other in runs].count(run.name) == 1 else str(run) for run in runs]
-    if len(set(names)) < len(names):
-        raise UserError(f"{max(names, key=names.count)} is given twice. Give each run once.")
-    return {name: RunDir(run).evaluation(split) for name, run in zip(names, runs, strict=True)}
-
-
-def print_comparison(result: dict, console: Console) -> None:
-    """Print a table with a section for each cutoff and a row for each run."""
-    table = Table(title=f"answer accuracy, {result['split']}, {result['questions']:,} questions", title_justify="left")
-    for column in ("top-k", "system", "accuracy", "95 %", f"less {result['baseline']}", "95 %", "p"):
-        table.add_column(Text(column), justify="left" if column == "system" else "right")
-    for k in result["systems"][result["baseline"]]["accuracy"]:
-        for name, system in result["systems"].items():
-            cells = [Text(name), *_cells(system["accuracy"][k], "")]
-            if "difference" in system:
-                cells += [*_cells(system["difference"][k], "+"), f"{system['difference'][k]['p_value']:.2g}"]
-            table.add_row(k, *cells)
-        table.add_section()
-    console.print(table)
-    if result["left_out"]:
-        cutoffs = ", ".join(f"top-{k}" for k in result["left_out"])
-        console.print(f"left out, because not every run has them: {cutoffs}", soft_wrap=True, highlight=False)
-    if result["corpora"] > 1:
-        console.print("the runs were evaluated on different corpora", soft_wrap=True)
-
-
-def _cells(figures: dict, sign: str) -> list[str]:
-    return [f"{figures['value']:{sign}.3f}", f"[{figures['low']:{sign}.3f}, {figures['high']:{sign}.3f}]"]
 
 
 def main() -> None:
-    """Read the command line, compare, print the table and write the requested files."""
+    """Compare the runs on the command line, print the tables and write the files that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--datasets", action="store_true", help="each RUN has a run folder per data set")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="plot accuracy@k over k")
+    parser.add_argument("--to", default="terminal", choices=FORMATS, help="form of the tables")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures too")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw accuracy@k over k")
     args = parser.parse_args()
     with report_user_errors():
-        figures, hits = compare(evaluations(args.runs, args.split))
-        result = {"split": args.split, **figures}
-        print_comparison(result, Console(width=max(Console().width, 120)))
+        skipped, hits = [], {}
+        if args.datasets:
+            result = compare_datasets(args.runs, args.split)
+        else:
+            runs, skipped = find_runs(args.runs, args.split)
+            result, hits = compare(runs or args.runs, args.split)
+        curves_to = max((int(k) for k in result["systems"][result["baseline"]].get("accuracy", ())), default=0)
+        if args.plot and not curves_to:
+            raise UserError("--plot: there are no accuracies of one data set to draw. Leave it out.")
+        width = max(Console().width, 80)
+        print("\n\n".join(render(grid, args.to, width=width) for grid in comparison_grids(result)))
+        lines = [*notes(result)]
+        if skipped:
+            lines.append(f"skipped, because they have no evaluation of {args.split}: {', '.join(map(str, skipped))}")
+        for line in lines:
+            print(line, file=sys.stdout if args.to == "terminal" else sys.stderr)
         if args.json:
             write_json(args.json, result)
         if args.plot:
-            most = max(int(k) for k in result["systems"][result["baseline"]]["accuracy"])
-            curves = {name: [accuracy_at(ranks, k).value for k in range(1, most + 1)] for name, ranks in hits.items()}
+            curves = {name: [accuracy_at(own, k).value for k in range(1, curves_to + 1)] for name, own in hits.items()}
             with atomic_write(args.plot) as file:
                 file.write(accuracy_curves(curves))
 

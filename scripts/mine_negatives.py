@@ -59,7 +59,7 @@ def mine(args: argparse.Namespace) -> str:
     with atomic_write(args.out) as file:
         train = open_training(args.train, name="--train", corpus=args.corpus, queries=args.queries)
         corpus = open_corpus(args.corpus, name="--corpus")
-        ranked = {ranking.qid: ranking.docids[: args.depth] for ranking in read_rankings(args.run_file)}
+        ranked = {ranking.qid: ranking.docids[: args.depth] for ranking in read_rankings(args.run_file, train)}
         for row in mined_rows(ranked, train, corpus, args):
             mined = len(row["negative_passages"])
             if mined:

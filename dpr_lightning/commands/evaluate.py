@@ -21,6 +21,7 @@ def evaluate(config: Config) -> str:
         stage.evaluate,
         "",
         "data",
+        "evaluate",
         run=run,
         queries=queries,
         corpus=corpus,

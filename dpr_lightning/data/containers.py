@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -24,8 +23,9 @@ from dpr_lightning.data.blocks import (
     record_of,
     split_fields,
 )
+from dpr_lightning.data.json_array import array_records, opening_of
 from dpr_lightning.errors import UserError
-from dpr_lightning.text_files import decode_lines, read_blocks, read_lines, read_text
+from dpr_lightning.text_files import decode_lines, read_blocks, read_lines
 
 T = TypeVar("T")
 _TEXT = (".jsonl", ".json", ".csv", ".tsv")
@@ -102,7 +102,8 @@ def read_file(file: Path, table: Table | None = None) -> Iterator[Block]:
     if file.name.endswith((".parquet", ".arrow")):
         blocks = _arrow_blocks(file)
     elif table is None:
-        blocks = _json_array_blocks(file) if _is_json_array(file) else _json_lines_blocks(file)
+        opening = opening_of(file)
+        blocks = _json_array_blocks(file, opening) if opening else _json_lines_blocks(file)
     else:
         blocks = _tab_blocks(file, table) if table.delimiter == "\t" else _csv_blocks(file, table)
     yield from _readable(file, blocks)
@@ -126,62 +127,10 @@ def _json_lines_blocks(file: Path) -> Iterator[Block]:
         yield JsonLines(file, *block)
 
 
-def _is_json_array(file: Path) -> bool:
-    """Return whether the file is one array of objects, rather than a line per object."""
-    start, pieces = "", read_text(file)
-    with contextlib.suppress(UserError, OSError):
-        while len(start) < 2 and (piece := next(pieces, None)):
-            start = "".join([start, piece[0]]).lstrip()
-    return start.startswith("[") and start[1:].lstrip()[:1] in ("{", "")
-
-
-def _json_array_blocks(file: Path) -> Iterator[Block]:
-    records = _array_records(file)
+def _json_array_blocks(file: Path, opening: str) -> Iterator[Block]:
+    records = array_records(file, opening)
     while group := list(islice(records, _BLOCK_ROWS // 10)):
         yield Records([(row, record) for row, record, _ in group], group[-1][2])
-
-
-def _array_records(file: Path) -> Iterator[tuple[int, Any, float]]:
-    """Yield (element from 1, record, progress) of an array of JSON objects of any size, parsed piece by piece.
-
-    More of the file is read whenever `text` ends within an object. A JSON error before the end of `text` is final,
-    except that the decoder reports an unterminated string at its start.
-    """
-    decode, pieces = json.JSONDecoder().raw_decode, read_text(file)
-    text, position, element, progress, separator = "", 0, 0, 0.0, "["
-
-    def refuse(problem: str) -> UserError:
-        return UserError(f"{file}, row {element + 1}: {problem}. Correct the file, or fetch it again.")
-
-    while True:
-        position += len(text[position : position + 100]) - len(text[position : position + 100].lstrip())
-        rest = text[position : position + 1]
-        if rest == "]" and separator != "[":
-            if (text[position + 1 :] + next(pieces, ("", 1.0))[0]).strip():
-                raise refuse("there is more text after the array")
-            return
-        try:
-            if rest and not rest.isspace():
-                if rest != separator and separator:
-                    raise refuse(f"{rest!r} instead of {separator!r}")
-                if separator:
-                    position, separator = position + 1, ""
-                    continue
-                record, position = decode(text, position)
-                element, separator = element + 1, ","
-                yield element, record, progress
-                continue
-        except json.JSONDecodeError as error:
-            if error.pos < len(text) - 16 and not error.msg.startswith("Unterminated string"):
-                raise refuse(f"not a JSON object ({error.msg})") from error
-        except RecursionError as error:
-            raise refuse("too deeply nested") from error
-        if rest.isspace():
-            continue
-        piece, progress = next(pieces, ("", 1.0))
-        if not piece:
-            raise refuse("the array does not end")
-        text, position = text[position:] + piece, 0
 
 
 def _tab_blocks(file: Path, table: Table) -> Iterator[Block]:

@@ -99,8 +99,9 @@ def _fair_training(position: int, record: Record, texts: Texts) -> Record:
 
 
 def _fair_results(position: int, record: Record, texts: Texts) -> Record:
-    """Passages of a retrieval result are positive if they have an answer."""
-    passages = record["ctxs"] if isinstance(record.get("ctxs"), list) else []
+    """Passages of a retrieval result are positive if they have an answer; `contexts` start with the title's line."""
+    passages = record.get("ctxs", record.get("contexts"))
+    passages = passages if isinstance(passages, list) else []
     hits = [isinstance(passage, dict) and bool(passage.get("has_answer")) for passage in passages]
     return _fair_question(position, record, texts) | {
         f"{label}_passages": _fair_passages([p for p, hit in zip(passages, hits, strict=True) if hit == wanted])
@@ -120,6 +121,8 @@ def _fair_passage(passage: Any) -> Any:
     if docid is None and isinstance(passage.get("text"), str):
         docid = text_id(f"{passage.get('title') or ''}\n{passage['text']}")
     kept = {field: passage[field] for field in ("title", "text") if field in passage}
+    if "title" not in passage and isinstance(passage.get("text"), str) and "\n" in passage["text"]:
+        kept["title"], _, kept["text"] = passage["text"].partition("\n")
     return {"docid": docid.removeprefix("wiki:") if isinstance(docid, str) else docid} | kept
 
 
@@ -162,6 +165,7 @@ def _pair(position: int, record: Record, texts: Texts) -> Record:
 
 
 _FAIR = {"query": "question", "positive_passages": "positive_ctxs", "negative_passages": "hard_negative_ctxs"}
+_RESULTS = _FAIR | {"positive_passages": "ctxs", "negative_passages": "ctxs"}
 _IDS = {"positive_passages": "positive_document_ids", "negative_passages": "negative_document_ids"}
 _PYSERINI = {"docid": "id", "text": "contents"}
 _PASSAGE = {"docid": "docid", "title": "title", "text": "text"}
@@ -198,7 +202,7 @@ LAYOUTS = (
         ("corpus",),
     ),
     Layout("fair_dpr", "training", ("question", "positive_ctxs"), _FAIR, _fair_training),
-    Layout("fair_dpr", "training", ("question", "ctxs"), _FAIR | {"positive_passages": "ctxs"}, _fair_results),
+    Layout("fair_dpr", "training", ("question", "ctxs|contexts"), _RESULTS, _fair_results),
     Layout("beir", "training", ("query-id", "corpus-id"), _QRELS, _by_ids, relevant_passages, _LOOKED_UP),
     Layout("msmarco", "training", ("query-id", "corpus-id"), _QRELS, _by_ids, relevant_passages, _LOOKED_UP),
     Layout("msmarco", "training", _TRIPLE, _PIDS, _by_ids, consecutive_triples, _LOOKED_UP),

@@ -42,7 +42,7 @@ def accuracy_at(first_hits: FirstHits, k: int) -> Accuracy:
     """Return the top-k accuracy. The hits among N questions drawn with replacement are binomial: draw those instead."""
     questions, share = len(first_hits), float(_hits(first_hits, k).mean())
     resampled = np.random.default_rng(_SEED).binomial(questions, share, _RESAMPLES) / questions
-    return Accuracy(share, *_middle_95_percent(resampled))
+    return Accuracy(share, *middle_95_percent(resampled))
 
 
 def paired_difference(first_hits: FirstHits, baseline: FirstHits, k: int) -> Difference:
@@ -52,7 +52,7 @@ def paired_difference(first_hits: FirstHits, baseline: FirstHits, k: int) -> Dif
     shares = np.array([won, lost, questions - won - lost]) / questions
     drawn = np.random.default_rng(_SEED).multinomial(questions, shares, _RESAMPLES)
     resampled = (drawn[:, 0] - drawn[:, 1]) / questions
-    return Difference((won - lost) / questions, *_middle_95_percent(resampled), sign_test(won, lost))
+    return Difference((won - lost) / questions, *middle_95_percent(resampled), sign_test(won, lost))
 
 
 def sign_test(won: int, lost: int) -> float:
@@ -71,6 +71,7 @@ def _hits(first_hits: FirstHits, k: int) -> NDArray[np.bool_]:
     return (first_hits > 0) & (first_hits <= k)
 
 
-def _middle_95_percent(values: NDArray[np.float64]) -> tuple[float, float]:
+def middle_95_percent(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 2.5th and the 97.5th percentile."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)

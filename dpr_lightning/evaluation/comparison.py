@@ -1,8 +1,14 @@
-"""Evaluations of the same questions compared: accuracy@k of each, and paired differences from the first."""
+"""Several systems on the same questions of one data set or several: figures, and paired differences from the first.
+
+Answer accuracies are tested with the exact sign test, judged measures and means over data sets with the randomization
+test of `resampling.py`; the p-values of all systems at one figure are also corrected by Holm's method (`p_holm`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import glob
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,66 +16,221 @@ import numpy as np
 
 from dpr_lightning.errors import UserError
 from dpr_lightning.evaluation.accuracy import FirstHits, accuracy_at, paired_difference
-from dpr_lightning.evaluation.output import read_metrics, read_questions
+from dpr_lightning.evaluation.output import METRICS, read_metrics, read_questions
+from dpr_lightning.evaluation.resampling import Values, holm, mean_with_interval, paired_mean_difference
 from dpr_lightning.files import file_hash
+from dpr_lightning.run_dir import RunDir
+
+Rows = Mapping[str, Mapping[str, Any]]  # qid -> line of questions.jsonl
+Systems = dict[str, dict[str, Any]]
+_RUN_FOLDERS = ("evaluation", "model", "rankings", "train")
 
 
-def compare(folders: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, FirstHits]]:
-    """Compare evaluations with the first one.
+@dataclass(frozen=True)
+class _Evaluated:
+    """The evaluation of one run folder."""
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    rows: Rows
+
+    @property
+    def cutoffs(self) -> set[int]:
+        return set(map(int, self.metrics["accuracy"]))
+
+    @property
+    def measures(self) -> list[str]:
+        return [name for name in self.metrics.get("qrels", {}) if name in self.metrics.get("qrels_interval", {})]
+
+    def first_hits(self, qids: Iterable[str]) -> FirstHits:
+        return np.array([self.rows[qid]["first_hit"] or 0 for qid in qids])
+
+    def values(self, figure: str, qids: Iterable[str]) -> Values:
+        """Return a figure, `accuracy@k` or a judged measure, of each question that has it."""
+        if figure.startswith("accuracy@"):
+            hits = self.first_hits(qids)
+            return ((hits > 0) & (hits <= int(figure.partition("@")[2]))).astype(float)
+        own = (self.rows[qid].get("measures", {}) for qid in qids)
+        return np.array([values[figure] for values in own if figure in values])
+
+
+def find_runs(paths: Sequence[Path], split: str) -> tuple[list[Path], list[Path]]:
+    """Return the run folders with an evaluation of a split, and those without.
 
     Args:
-        folders: The folders that `evaluate` wrote, by the name of each system.
+        paths: Run folders, folders of run folders such as a sweep's, and globs of both.
+        split: Name of the questions.
+    """
+    runs: list[Path] = []
+    skipped: list[Path] = []
+    for path in paths:
+        matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207
+        for folder in matches or [path]:
+            inner = [sub for sub in sorted(folder.glob("*")) if _is_run(sub) and sub.name != "logs"]
+            for run in [folder] if _is_run(folder) else inner or [folder]:
+                (runs if _is_evaluated(run, split) else skipped).append(run)
+    return runs, skipped
 
-    Returns:
-        The figures at the cutoffs that all evaluations have, as plain data, and each system's first hits.
+
+def compare(
+    runs: Sequence[Path], split: str, names: Sequence[str] | None = None
+) -> tuple[dict[str, Any], dict[str, FirstHits]]:
+    """Return the figures that all runs have, with differences from the first run, and each run's first hits, by name.
+
+    Args:
+        runs: Run folders; the first is the baseline.
+        split: Name of the questions.
+        names: Names of the runs, by default those of the folders.
 
     Raises:
-        UserError: The evaluations are not of the same questions, answers and rules, have no common cutoff, or are
-            older than their ranking.
+        UserError: The runs were evaluated on different questions, answers or judgments, by different rules or at
+            different cutoffs, or a ranking has changed since.
     """
-    questions = {name: {row["qid"]: row for row in read_questions(folder)} for name, folder in folders.items()}
-    metrics = {name: read_metrics(folder) for name, folder in folders.items()}
-    baseline = next(iter(folders))
-    for name, folder in folders.items():
-        pair = f"{folder} and {folders[baseline]}"
-        _check_same_questions(pair, questions[name], questions[baseline])
-        if any(metrics[name].get(key) != metrics[baseline].get(key) for key in ("answers", "match_title")):
-            raise UserError(f"{pair} match answers by different rules. Evaluate both by the same rule.")
-        _check_ranking(folder, metrics[name])
-    cutoffs = [set(map(int, figures["accuracy"])) for figures in metrics.values()]
-    topk = sorted(set.intersection(*cutoffs))
-    if not topk:
+    names = names or _names(runs)
+    evaluated = _read(runs, split)
+    first = evaluated[0]
+    topk = sorted(set.intersection(*(one.cutoffs for one in evaluated)))
+    measures = [name for name in first.measures if all(name in one.measures for one in evaluated)]
+    if not topk and not measures:
+        folders = ", ".join(str(one.folder) for one in evaluated)
         raise UserError(
-            f"{', '.join(map(str, folders.values()))}: no common cutoff. Evaluate with answers and the same `topk`."
+            f"{folders}: no common cutoff and no common measure. Evaluate with answers and the same `topk`."
         )
-    qids = list(questions[baseline])
-    hits = {name: np.array([rows[qid]["first_hit"] or 0 for qid in qids]) for name, rows in questions.items()}
-    systems: dict[str, Any] = {}
-    for name, ranks in hits.items():
-        systems[name] = {"accuracy": {str(k): accuracy_at(ranks, k)._asdict() for k in topk}}
-        if name != baseline:
-            differences = {str(k): paired_difference(ranks, hits[baseline], k)._asdict() for k in topk}
-            systems[name]["difference"] = differences
-    result = {
-        "questions": len(qids),
-        "baseline": baseline,
-        "systems": systems,
-        "left_out": sorted(set.union(*cutoffs).difference(topk)),
-        "corpora": len({figures.get("corpus_fingerprint") for figures in metrics.values()} - {None}),
-    }
+    hits = {name: one.first_hits(first.rows) for name, one in zip(names, evaluated, strict=True)}
+    systems: Systems = {}
+    for name, one in zip(names, evaluated, strict=True):
+        systems[name] = {"accuracy": {str(k): accuracy_at(hits[name], k)._asdict() for k in topk}}
+        if measures:
+            systems[name]["measures"] = {
+                measure: dict(zip(("value", "low", "high"), (one.metrics["qrels"][measure], *interval), strict=True))
+                for measure in measures
+                for interval in [one.metrics["qrels_interval"][measure]]
+            }
+        if one is first:
+            continue
+        own, base = hits[name], hits[names[0]]
+        systems[name]["difference"] = {str(k): paired_difference(own, base, k)._asdict() for k in topk}
+        if measures:
+            systems[name]["measure_difference"] = {
+                measure: paired_mean_difference(*([run.values(measure, first.rows)] for run in (one, first)))._asdict()
+                for measure in measures
+            }
+    _correct(systems)
+    result: dict[str, Any] = {"split": split, "questions": len(first.rows), "baseline": names[0], "systems": systems}
+    result["left_out"] = sorted(set.union(*(one.cutoffs for one in evaluated)).difference(topk))
+    result["corpora"] = len({one.metrics.get("corpus_fingerprint") for one in evaluated} - {None})
     return result, hits
 
 
-def _check_same_questions(pair: str, rows: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    if unshared := rows.keys() ^ first.keys():
-        raise UserError(f"{pair} differ in question {min(unshared)}. Evaluate the same questions.")
-    for qid, row in rows.items():
+def compare_datasets(folders: Sequence[Path], split: str) -> dict[str, Any]:
+    """Return the comparison of each data set, and of the means over the data sets that all systems were evaluated on.
+
+    Args:
+        folders: A folder per system with a run folder per data set, named alike; the first is the baseline.
+        split: Name of the questions.
+
+    Raises:
+        UserError: No common data set, no common figure, or as `compare`.
+    """
+    names = _names(folders)
+    own = [[run.name for run in sorted(folder.glob("*")) if _is_evaluated(run, split)] for folder in folders]
+    sets = [name for name in own[0] if all(name in others for others in own)]
+    if not sets:
+        listed = ", ".join(map(str, folders))
+        raise UserError(f"{listed}: no common data set. Give folders that have a run folder for each data set.")
+    evaluated = {name: _read([folder / name for folder in folders], split) for name in sets}
+    runs = [one for some in evaluated.values() for one in some]
+    cutoffs = [f"accuracy@{k}" for k in sorted(set.intersection(*(one.cutoffs for one in runs)))]
+    figures = [*cutoffs, *(name for name in runs[0].measures if all(name in one.measures for one in runs))]
+    if not figures:
+        raise UserError(f"{', '.join(sets)}: no common figure. Evaluate them with equal `topk` and measures.")
+    systems: Systems = {}
+    for i, name in enumerate(names):
+        values = {
+            figure: [[some[j].values(figure, some[0].rows) for some in evaluated.values()] for j in (i, 0)]
+            for figure in figures
+        }
+        means = {figure: mean_with_interval(mine) for figure, (mine, _) in values.items()}
+        systems[name] = {
+            "measures": {
+                figure: dict(zip(("value", "low", "high"), mean, strict=True)) for figure, mean in means.items()
+            }
+        }
+        if i:
+            systems[name]["measure_difference"] = {
+                figure: paired_mean_difference(mine, base)._asdict() for figure, (mine, base) in values.items()
+            }
+    _correct(systems)
+    return {
+        "split": split,
+        "questions": sum(len(some[0].rows) for some in evaluated.values()),
+        "baseline": names[0],
+        "systems": systems,
+        "datasets": {name: compare([folder / name for folder in folders], split, names)[0] for name in sets},
+        "left_out": sorted(set().union(*own).difference(sets)),
+    }
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Return the runs' names, or their paths where two have one name."""
+    names = [run.name if [other.name for other in runs].count(run.name) == 1 else str(run) for run in runs]
+    if len(set(names)) < len(names):
+        raise UserError(f"{max(names, key=names.count)} is given twice. Give each run once.")
+    return names
+
+
+def _is_evaluated(run: Path, split: str) -> bool:
+    return (RunDir(run).evaluation(split) / METRICS).is_file()
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in _RUN_FOLDERS)
+
+
+def _read(runs: Sequence[Path], split: str) -> list[_Evaluated]:
+    """Return the evaluations of runs, after checking that they can be compared."""
+    folders = [RunDir(run).evaluation(split) for run in runs]
+    rows = [{row["qid"]: row for row in read_questions(folder)} for folder in folders]
+    evaluated = [_Evaluated(folder, read_metrics(folder), own) for folder, own in zip(folders, rows, strict=True)]
+    first = evaluated[0]
+    for one in evaluated:
+        _check_same_questions(one.folder, one.rows, first.folder, first.rows)
+        if any(one.metrics.get(key) != first.metrics.get(key) for key in ("answers", "match_title")):
+            raise UserError(
+                f"{one.folder} and {first.folder} match answers by different rules. Evaluate both by the same rule."
+            )
+        hashes = {run.metrics.get("qrels_fingerprint") for run in (one, first)} - {None}
+        if len(hashes) > 1:
+            raise UserError(f"{one.folder} and {first.folder} have different judgments. Evaluate with the same qrels.")
+        _check_ranking(one.folder, one.metrics)
+    return evaluated
+
+
+def _correct(systems: Systems) -> None:
+    """Add `p_holm` to every system but the first: p-values corrected for the number of systems at each figure."""
+    compared = {
+        name: system for name, system in systems.items() if {"difference", "measure_difference"} & system.keys()
+    }
+    for kind in ("difference", "measure_difference"):
+        for figure in next(iter(compared.values()), {}).get(kind, {}):
+            corrected = holm({name: system[kind][figure]["p_value"] for name, system in compared.items()})
+            for name, p_value in corrected.items():
+                systems[name].setdefault("p_holm", {})[figure] = p_value
+
+
+def _check_same_questions(folder: Path, own: Rows, first_folder: Path, first: Rows) -> None:
+    """Raise UserError unless two evaluations are of the same questions with the same answers."""
+    if apart := own.keys() ^ first.keys():
+        raise UserError(f"{folder} and {first_folder} differ in question {min(apart)}. Evaluate the same questions.")
+    for qid, row in own.items():
         if row.get("answers") != first[qid].get("answers"):
-            raise UserError(f"{pair} have different answers to question {qid}. Evaluate with the same answers.")
+            raise UserError(
+                f"{folder} and {first_folder} have different answers to question {qid}. Evaluate them alike."
+            )
 
 
 def _check_ranking(folder: Path, figures: Mapping[str, Any]) -> None:
-    """Raise UserError if the ranking still exists and has changed since it was evaluated."""
+    """Raise UserError if the ranking has changed since it was evaluated, where it still exists."""
     ranking = Path(figures.get("run_file", ""))
     if "run_file_xxh3" in figures and ranking.is_file() and file_hash(ranking) != figures["run_file_xxh3"]:
         raise UserError(f"{folder} is older than {ranking}, which has changed since. Run evaluate.py again.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from dpr_lightning.data.sources import Source
 from dpr_lightning.evaluation.accuracy import FirstHits, accuracy_at
 from dpr_lightning.evaluation.answers import answer_finder, answer_problem
 from dpr_lightning.evaluation.depth import bounds, is_measured, undecided_at
+from dpr_lightning.evaluation.judged import Judgement
 from dpr_lightning.evaluation.passages import Passages
-from dpr_lightning.evaluation.qrels import judge, read_qrels
 from dpr_lightning.retrieval.rankings import Ranking
 from dpr_lightning.text_files import excerpt
 
@@ -68,18 +67,16 @@ def measure_accuracy(
             metrics["left_out"][f"accuracy@{k}"] = bounds(value, undecided, len(first_hits))
 
 
-def measure_judged(
-    metrics: Metrics, qrels: Path, queries: Source, rankings: Rankings, cutoffs: list[int], corpus_rows: int
-) -> None:
+def measure_judged(metrics: Metrics, judgement: Judgement, qrels_hash: str) -> None:
     """Add the measures of judged passages; warn of those that trec_eval would give another value because of ties."""
-    judged = judge(read_qrels(qrels), rankings, qids=queries.rows["query_id"], topk=cutoffs, corpus_rows=corpus_rows)
-    metrics["qrels"], metrics["judged"] = judged.values, judged.questions
-    metrics["judged_without_relevant"], metrics["ties"] = judged.without_relevant, judged.ties
-    metrics["undecided"] |= judged.undecided
-    metrics["left_out"] |= judged.left_out
-    if judged.ties:
+    metrics["qrels"], metrics["qrels_interval"] = judgement.values, judgement.intervals
+    metrics["judged"], metrics["judged_without_relevant"] = judgement.questions, judgement.without_relevant
+    metrics["qrels_fingerprint"], metrics["ties"] = qrels_hash, judgement.ties
+    metrics["undecided"] |= judgement.undecided
+    metrics["left_out"] |= judgement.left_out
+    if judgement.ties:
         differences = ", ".join(
-            f"{name} {ours:.4f} (trec_eval {other:.4f})" for name, (ours, other) in judged.ties.items()
+            f"{name} {ours:.4f} (trec_eval {other:.4f})" for name, (ours, other) in judgement.ties.items()
         )
         _log.warning(
             "%s: equal scores keep the file's order here, trec_eval orders them by docid: %s",

@@ -19,8 +19,22 @@ Rankings = Mapping[str, Ranking]
 METRICS, QUESTIONS, DPR_JSON = "metrics.json", "questions.jsonl", "dpr.json"
 
 
-def write_questions(folder: Path, queries: Source, rankings: Rankings, first_hits: FirstHits) -> None:
-    """Write a line per question: the rank of its first hit and the docid there, or null."""
+def write_questions(
+    folder: Path,
+    queries: Source,
+    rankings: Rankings,
+    first_hits: FirstHits,
+    measures: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Write a line per question: the rank of its first hit and the docid there, or null, and its judged measures.
+
+    Args:
+        folder: The folder of the evaluation.
+        queries: The questions with their answers.
+        rankings: Ranking by question.
+        first_hits: The rank of each question's first hit, 0 without one: [questions].
+        measures: Measure by name and question; None without judged passages.
+    """
     with atomic_write(folder / QUESTIONS) as file:
         for row, rank in zip(queries.rows, first_hits.tolist(), strict=True):
             line = {
@@ -30,6 +44,9 @@ def write_questions(folder: Path, queries: Source, rankings: Rankings, first_hit
                 "first_hit": rank or None,
                 "docid": rankings[row["query_id"]].docids[rank - 1] if rank else None,
             }
+            if measures is not None:
+                own = {name: values[row["query_id"]] for name, values in measures.items() if row["query_id"] in values}
+                line["measures"] = own
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

@@ -1,133 +1,142 @@
-"""Judged passages: TREC qrels files, and the measures of ir-measures that need them."""
+"""Reads judged passages: TREC and BEIR text with or without a header, JSON Lines and Parquet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import glob
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import ir_measures
-import numpy as np
-from ir_measures import RR, Success, nDCG
+import xxhash
 
+from dpr_lightning.data.containers import read_records
 from dpr_lightning.errors import UserError
-from dpr_lightning.evaluation.accuracy import first_hit
-from dpr_lightning.evaluation.depth import bounds, deepest_cutoff, is_measured, undecided_at
-from dpr_lightning.retrieval.rankings import Ranking
 from dpr_lightning.text_files import excerpt, read_lines
 
 Qrels = dict[str, dict[str, int]]  # {qid: {docid: relevance}}
+_NAMES = {
+    "qid": ("query-id", "query_id", "qid", "topic", "topic_id"),
+    "docid": ("corpus-id", "corpus_id", "docid", "doc-id", "doc_id", "docno", "pid", "passage_id"),
+    "relevance": ("score", "relevance", "rel", "label", "relevancy"),
+}
+"""Field names in headers and records, in lower case."""
+_FORMS = {4: "`qid 0 docid relevance`", 3: "`qid docid relevance`"}
+_RELEVANT = 1  # the relevance of a passage in a file without relevances
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """Means over the judged questions.
+def read_qrels(files: Path | str | Sequence[str]) -> Qrels:
+    """Return the judgments of one file or several.
 
-    Attributes:
-        questions: Number of judged questions.
-        without_relevant: Number of those that have no relevant passage, which count 0 in every measure.
-        values: Measure by its name in ir-measures.
-        undecided: Number of questions, by measure, whose rankings end too early; see `depth.py`.
-        left_out: Bounds of the measures that the rankings are too short for.
-        ties: [value, trec_eval's value] of the measures that differ because trec_eval orders ties by docid.
-    """
+    Text has the columns `qid 0 docid relevance` (TREC) or `qid docid relevance`, or columns in any order below a header
+    such as BEIR's `query-id corpus-id score`. JSON Lines (.jsonl, .jsonl.gz) and .parquet have fields of these names.
+    A header or fields without a relevance mean that each passage is relevant.
 
-    questions: int
-    without_relevant: int
-    values: dict[str, float]
-    undecided: dict[str, int]
-    left_out: dict[str, list[float]]
-    ties: dict[str, list[float]]
-
-
-def read_qrels(path: Path) -> Qrels:
-    """Return the judgments of a file of lines `qid 0 docid relevance`.
+    Args:
+        files: A path, a glob or a list of them.
 
     Raises:
-        UserError: The file does not exist or is empty, a line has another form, or a passage is judged twice for a
+        UserError: A file does not exist or is empty, a line has another form, or a passage is judged twice for a
             question; the message names file and line.
     """
-    if not path.is_file():
-        raise UserError(f"qrels: there is no file {path}. Correct the path.")
     qrels: Qrels = {}
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            qid, _, docid, relevance = line.split()
-            value = int(relevance)
-        except ValueError:
-            raise UserError(
-                f"{path}, line {number}: {excerpt(line)} is not `qid 0 docid relevance`. Correct it."
-            ) from None
-        if docid in qrels.setdefault(qid, {}):
-            earlier = "in the same way" if qrels[qid][docid] == value else f"{qrels[qid][docid]}, not {value},"
-            raise UserError(
-                f"{path}, line {number}: passage {docid} of question {qid} is judged {earlier} in an earlier line. "
-                "Remove one of them."
-            )
-        qrels[qid][docid] = value
-    if not qrels:
-        raise UserError(f"{path} is empty. Give judgments, or leave `qrels` out.")
+    for path in _find(files):
+        is_text = not path.name.endswith((".jsonl", ".jsonl.gz", ".parquet"))
+        empty = True
+        for number, qid, docid, value in _read_text(path) if is_text else _read_fields(path):
+            empty = False
+            if docid in qrels.setdefault(qid, {}):
+                earlier = "in the same way" if qrels[qid][docid] == value else f"{qrels[qid][docid]}, not {value},"
+                raise UserError(
+                    f"{path}, line {number}: passage {docid} of question {qid} is judged {earlier} in an earlier line. "
+                    "Remove one of them."
+                )
+            qrels[qid][docid] = value
+        if empty:
+            raise UserError(f"{path} is empty. Give judgments, or leave `qrels` out.")
     return qrels
 
 
-def judge(
-    qrels: Qrels, rankings: Mapping[str, Ranking], *, qids: Iterable[str], topk: Sequence[int], corpus_rows: int
-) -> Judgement:
-    """Return Success@k for each k, RR and nDCG@10, averaged over the judged ones of `qids`.
+def qrels_fingerprint(qrels: Qrels) -> str:
+    """Return a hash of all judgments, in any order."""
+    lines = sorted(f"{qid}\t{docid}\t{value}\n" for qid, grades in qrels.items() for docid, value in grades.items())
+    return xxhash.xxh3_128_hexdigest("".join(lines).encode())
 
-    A judged question without a ranking counts 0. Passages with equal scores keep the order of the ranking. RR is cut at
-    the depth that the rankings reach, and named after it (`RR@100`), unless they decide it without a cutoff.
 
-    Raises:
-        UserError: None of `qids` is judged.
-    """
-    judged = {qid: qrels[qid] for qid in qids if qid in qrels}
-    if not judged:
-        raise UserError(f"qrels: they judge none of the questions (but {next(iter(qrels))}). Give those of this split.")
-    docids = {qid: rankings[qid].docids for qid in judged if qid in rankings}
-    relevant = {qid: {docid for docid, value in values.items() if value > 0} for qid, values in judged.items()}
-    hits = np.array([first_hit([docid in relevant[qid] for docid in docids.get(qid, [])]) for qid in judged], np.int64)
-    decided = [qid not in docids or relevant[qid].issubset(docids[qid]) for qid in judged]
-    lengths = np.where(decided, corpus_rows, [len(docids.get(qid, [])) for qid in judged])
+def _find(files: Path | str | Sequence[str]) -> Iterator[Path]:
+    for file in [files] if isinstance(files, str | Path) else files:
+        path = Path(file).expanduser()
+        matches = [path] if path.is_file() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207
+        if not any(match.is_file() for match in matches):
+            raise UserError(f"qrels: there is no file {file}. Correct the path.")
+        yield from filter(Path.is_file, matches)
 
-    cutoffs = {f"Success@{k}": k for k in topk} | {"nDCG@10": 10}
-    undecided = {name: undecided_at(k, hits, lengths, corpus_rows) for name, k in cutoffs.items()}
-    undecided["nDCG@10"] = int((lengths < min(10, corpus_rows)).sum())
-    longest = max(len(ranking.docids) for ranking in rankings.values())
-    depth = deepest_cutoff(hits, lengths, corpus_rows)
-    values = _means(judged, docids, topk, depth)
-    left_out = {
-        name: bounds(values.pop(name), count, len(judged))
-        for name, count in undecided.items()
-        if not is_measured(cutoffs[name], count, len(judged), longest=longest, corpus_rows=corpus_rows)
+
+def _read_text(path: Path) -> Iterator[tuple[int, str, str, int]]:
+    """Yield line, qid, docid and relevance; the first line decides which columns they are in."""
+    columns: dict[str, int] = {}
+    width, form, has_header = 0, "", False
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        fields = _split(line, width, has_header)
+        if not width:
+            width = len(fields)
+            if columns := _columns(fields):
+                form, has_header = f"`{' '.join(fields)}`", True
+                continue
+            columns = {"qid": 0, "docid": width - 2, "relevance": width - 1}
+            if width not in _FORMS:
+                raise UserError(
+                    f"{path}, line {number}: {excerpt(line)} has {width} columns. Qrels are {_FORMS[4]}, {_FORMS[3]}, "
+                    "or columns below a header such as `query-id corpus-id score`."
+                )
+            form = _FORMS[width]
+        try:
+            if len(fields) != width:
+                raise ValueError
+            value = _grade(fields[columns["relevance"]]) if "relevance" in columns else _RELEVANT
+        except ValueError:
+            raise UserError(f"{path}, line {number}: {excerpt(line)} is not {form}. Correct it.") from None
+        yield number, fields[columns["qid"]], fields[columns["docid"]], value
+
+
+def _split(line: str, width: int, has_header: bool) -> list[str]:
+    """Return the columns of a line, between tabs if their number fits, else between any white space."""
+    tabs = [field.strip() for field in line.split("\t")]
+    fits = len(tabs) == width if width else len(tabs) > 2
+    return tabs if fits and (has_header or " " not in tabs[-1]) else line.split()
+
+
+def _columns(names: Sequence[str]) -> dict[str, int]:
+    """Return the columns of qid, docid and perhaps relevance, if `names` are those of a header, else nothing."""
+    found = {
+        role: next((i for i, name in enumerate(names) if name.strip().lower() in known), None)
+        for role, known in _NAMES.items()
     }
-    reordered = {qid: _trec_eval_order(rankings[qid]) for qid in docids}
-    others = values if reordered == docids else _means(judged, reordered, topk, depth)
-    return Judgement(
-        questions=len(judged),
-        without_relevant=sum(not some for some in relevant.values()),
-        values=values,
-        undecided={name: count for name, count in undecided.items() if count},
-        left_out=left_out,
-        ties={name: [value, others[name]] for name, value in values.items() if abs(value - others[name]) > 1e-12},
-    )
+    is_header = found["qid"] is not None and found["docid"] is not None
+    return {role: column for role, column in found.items() if column is not None} if is_header else {}
 
 
-def _means(
-    judged: Qrels, docids: Mapping[str, Sequence[str]], topk: Sequence[int], depth: int | None
-) -> dict[str, float]:
-    """Return the measures of docids in their given order; RR is cut at `depth`."""
-    run = {qid: {docid: float(-i) for i, docid in enumerate(some)} for qid, some in docids.items()}
-    cut = {qid: dict(list(scores.items())[:depth]) for qid, scores in run.items()}
-    measures = [*(Success @ k for k in topk), RR, nDCG @ 10]
-    values = ir_measures.calc_aggregate(measures, judged, run) | ir_measures.calc_aggregate([RR], judged, cut)
-    return {f"RR@{depth}" if depth and measure == RR else str(measure): float(values[measure]) for measure in measures}
+def _read_fields(path: Path) -> Iterator[tuple[int, str, str, int]]:
+    for number, record in read_records(path):
+        fields = list(record) if isinstance(record, Mapping) else []
+        columns = _columns(fields)
+        if not columns:
+            raise UserError(
+                f"{path}, line {number}: found the fields {', '.join(map(excerpt, fields)) or 'none'}. Judgments have "
+                "query-id, corpus-id and perhaps score."
+            )
+        values = {role: record[fields[column]] for role, column in columns.items()}
+        try:
+            if not all(isinstance(values[role], str | int) for role in ("qid", "docid")):
+                raise TypeError
+            yield number, str(values["qid"]), str(values["docid"]), _grade(values.get("relevance", _RELEVANT))
+        except (TypeError, ValueError):
+            raise UserError(f"{path}, line {number}: {excerpt(str(values))} is not a judgment. Correct it.") from None
 
 
-def _trec_eval_order(ranking: Ranking) -> list[str]:
-    """Return the docids by descending score, and those with equal scores by descending code points."""
-    if (np.diff(ranking.scores) != 0).all():
-        return ranking.docids
-    return [docid for _, docid in sorted(zip(ranking.scores.tolist(), ranking.docids, strict=True), reverse=True)]
+def _grade(relevance: str | float) -> int:
+    """Return a relevance as a whole number. Raises ValueError if it is not one."""
+    value = float(relevance)
+    if not value.is_integer():
+        raise ValueError
+    return int(value)

@@ -13,9 +13,11 @@ import numpy as np
 from dpr_lightning.data.sources import Source
 from dpr_lightning.errors import UserError, check_choice, check_positive
 from dpr_lightning.evaluation.accuracy import first_hit
+from dpr_lightning.evaluation.judged import judge, parse_measures
 from dpr_lightning.evaluation.measures import Metrics, find_answers, measure_accuracy, measure_judged
 from dpr_lightning.evaluation.output import METRICS, write_dpr_json, write_questions
 from dpr_lightning.evaluation.passages import passage_rows, read_passages
+from dpr_lightning.evaluation.qrels import qrels_fingerprint, read_qrels
 from dpr_lightning.files import atomic_folder, file_hash, refuse_overwrite, write_json
 from dpr_lightning.retrieval.provenance import check_against_embeddings, read_provenance
 from dpr_lightning.retrieval.rankings import Ranking, read_rankings
@@ -43,7 +45,8 @@ def evaluate(
     answers: str = "string",
     match_title: bool = False,
     topk: Sequence[int] = (1, 5, 20, 100),
-    qrels: Path | str | None = None,
+    qrels: Path | str | Sequence[str] | None = None,
+    measures: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Evaluation:
     """Evaluate a ranking and write `metrics.json`, `questions.jsonl` and `dpr.json` into the run folder.
@@ -56,12 +59,15 @@ def evaluate(
         queries: Questions with their answers, as `open_queries` returns them.
         corpus: The passages, as `open_corpus` returns them.
         split: Name of the questions.
-        run_file: TREC run or Tevatron text; by default the run folder's ranking of the split.
+        run_file: A ranking in any of the formats that `read_rankings` takes; by default the run folder's ranking of
+            the split.
         format: Format of the run folder's ranking, `trec` or `text`.
         answers: Rule by which a passage contains an answer, `string` or `regex`; see `answers.py`.
         match_title: Search the title too. DPR and Pyserini search the text only.
         topk: Cutoffs of the accuracy.
-        qrels: File of judged passages, for Success@k, RR and nDCG@10.
+        qrels: Files of judged passages; see `read_qrels`.
+        measures: Measures of judged passages by their names in ir-measures, such as `nDCG@10`; by default Success@k,
+            RR and nDCG@10.
         overwrite: Replace finished output.
 
     Raises:
@@ -72,9 +78,13 @@ def evaluate(
     check_choice(answers, "answers", ["string", "regex"])
     check_choice(format, "format", list(RANKING_ENDINGS))
     cutoffs = _check_cutoffs(topk)
+    parse_measures(measures, cutoffs)
+    if measures is not None and qrels is None:
+        raise UserError("measures: they need judged passages. Set `qrels`, or leave `measures` out.")
     folder, run_file = run.evaluation(split), Path(run_file) if run_file else run.ranking(split, format)
     refuse_overwrite(folder, overwrite)
     rankings, facts = _open_rankings(run_file, queries, corpus)
+    judged = read_qrels(qrels) if qrels is not None else None
     has_answers = _check_answers(queries, needed=qrels is None)
     docids = (docid for ranking in rankings.values() for docid in ranking.docids[: cutoffs[-1]])
     passages = read_passages(passage_rows(docids, corpus, run_file=run_file), corpus)
@@ -98,8 +108,11 @@ def evaluate(
     }
     if has_answers:
         measure_accuracy(metrics, queries, rankings, first_hits, cutoffs, len(corpus.rows))
-    if qrels is not None:
-        measure_judged(metrics, Path(qrels), queries, rankings, cutoffs, len(corpus.rows))
+    judgement = None
+    if judged is not None:
+        qids, rows = queries.rows["query_id"], len(corpus.rows)
+        judgement = judge(judged, rankings, qids=qids, topk=cutoffs, corpus_rows=rows, measures=measures)
+        measure_judged(metrics, judgement, qrels_fingerprint(judged))
     elif not metrics["accuracy"]:
         raise UserError(
             f"topk: {run_file} ranks {metrics['depth']} passages per question, too few for {cutoffs}. "
@@ -107,7 +120,7 @@ def evaluate(
         )
     with atomic_folder(folder) as temporary:
         write_json(temporary / METRICS, metrics)
-        write_questions(temporary, queries, rankings, first_hits)
+        write_questions(temporary, queries, rankings, first_hits, judgement.by_question if judgement else None)
         write_dpr_json(temporary, queries, rankings, passages, hits)
     speed = f"{len(hits):,} questions in {time.perf_counter() - start:,.1f} s"
     return Evaluation(metrics, f"{folder}: metrics.json, questions.jsonl, dpr.json; {speed}")
@@ -124,7 +137,7 @@ def _check_cutoffs(topk: Sequence[int]) -> list[int]:
 
 def _open_rankings(run_file: Path, queries: Source, corpus: Source) -> tuple[Rankings, Metrics]:
     """Return the rankings by question, after checking their origin, and what identifies them."""
-    rankings = {ranking.qid: ranking for ranking in read_rankings(run_file)}
+    rankings = {ranking.qid: ranking for ranking in read_rankings(run_file, queries)}
     qids = set(queries.rows["query_id"])
     unknown = [qid for qid in rankings if qid not in qids]
     if unknown:

@@ -27,6 +27,12 @@ def accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures, wi
     console = Console(file=output, width=width or Console().width)
     if metrics["accuracy"]:
         console.print(_accuracy_table(name, metrics, published))
+    if metrics.get("qrels"):
+        without = metrics["judged_without_relevant"]
+        extra = f", {without:,} of them without a relevant passage" if without else ""
+        title = f"judged passages, {metrics['judged']:,} of {metrics['questions']:,} questions{extra}"
+        console.print(title, style="italic", soft_wrap=True, highlight=False)
+        console.print(_judged_table(metrics))
     for note in _notes(metrics):
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     return output.getvalue().rstrip()
@@ -46,13 +52,19 @@ def _accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures) -
     return table
 
 
+def _judged_table(metrics: Mapping[str, Any]) -> Table:
+    table = Table()
+    table.add_column("measure")
+    table.add_column("mean", justify="right")
+    table.add_column("95 %", justify="right")
+    for measure, value in metrics["qrels"].items():
+        low, high = metrics["qrels_interval"][measure]
+        table.add_row(Text(measure), f"{value:.3f}", f"[{low:.3f}, {high:.3f}]")
+    return table
+
+
 def _notes(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines below the table: measures of judged passages, what was left out, what the means run over."""
-    if metrics.get("qrels"):
-        values = ", ".join(f"{measure} {value:.3f}" for measure, value in metrics["qrels"].items())
-        without = metrics["judged_without_relevant"]
-        extra = f", {without:,} of them without a relevant passage" if without else ""
-        yield f"judged passages, {metrics['judged']:,} of {metrics['questions']:,} questions{extra}: {values}"
+    """Yield the lines below the tables: what was left out, what the means run over."""
     if metrics["without_answers"]:
         yield f"{metrics['without_answers']:,} questions without answers: answer accuracy is not measured"
     if metrics["skipped"]:

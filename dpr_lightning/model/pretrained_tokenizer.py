@@ -33,8 +33,8 @@ def load_tokenizer(name_or_path: str, folders: Sequence[Path]) -> PreTrainedToke
         length = tokenizer.num_special_tokens_to_add() + 1
         tokenizer(_PROBE, truncation=True, max_length=length)  # nonsense shows in use
         tokenizer(_PROBE)  # without truncation, which would be saved with the tokenizer
-    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
-        tokenizer.pad_token = tokenizer.eos_token  # padding is masked, so any token does
+        if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+            tokenizer.pad_token = tokenizer.eos_token  # padding is masked, so any token does
     return tokenizer
 
 

@@ -1,24 +1,28 @@
-"""Rankings as text: TREC run files and Tevatron's three columns, written, read and merged query by query."""
+"""Ranking files, written, read and merged query by query; `ranking_formats.py` has the formats that are read."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpr_lightning.data.sources import Source
 from dpr_lightning.errors import UserError, check_choice
 from dpr_lightning.files import atomic_write
-from dpr_lightning.run_dir import RANKING_ENDINGS
-from dpr_lightning.text_files import BYTE_ORDER_MARK, excerpt, read_lines
+from dpr_lightning.retrieval.ranking_formats import FORMATS, Row, read_rows, recognize
+from dpr_lightning.text_files import BYTE_ORDER_MARK, excerpt
 
 _log = logging.getLogger(__name__)
 _NO_TAG = "-"  # written for a ranking read from text, which has no tags
-_LARGEST = float(np.finfo(np.float32).max)
+WRITTEN_FORMATS = ("trec", "text", "msmarco")
 
 
 class Ranking(NamedTuple):
@@ -33,13 +37,13 @@ class Ranking(NamedTuple):
 def write_rankings(path: Path, rankings: Iterable[Ranking], *, format: str) -> int:
     """Write rankings in the given order, atomically, and return their number.
 
-    `trec` is `qid Q0 docid rank score tag`, `text` is Tevatron's `qid<tab>docid<tab>score`. Scores are the shortest
-    decimals that read back as the same float32.
+    `trec` is `qid Q0 docid rank score tag`, `text` is Tevatron's `qid<tab>docid<tab>score`, `msmarco` is
+    `qid<tab>docid<tab>rank`. Scores are the shortest decimals that read back as the same float32.
 
     Raises:
         UserError: An id that the format cannot represent.
     """
-    check_choice(format, "format", list(RANKING_ENDINGS))
+    check_choice(format, "format", WRITTEN_FORMATS)
     count = 0
     with atomic_write(path) as file:
         for ranking in rankings:
@@ -48,46 +52,59 @@ def write_rankings(path: Path, rankings: Iterable[Ranking], *, format: str) -> i
                 if format == "trec":
                     file.write(f"{ranking.qid} Q0 {docid} {rank} {score!s} {ranking.tag or _NO_TAG}\n")
                 else:
-                    file.write(f"{ranking.qid}\t{docid}\t{score!s}\n")
+                    file.write(f"{ranking.qid}\t{docid}\t{score if format == 'text' else rank!s}\n")
             count += 1
     return count
 
 
-def read_rankings(path: Path) -> Iterator[Ranking]:
-    """Yield the rankings of a TREC run or of a Tevatron text file, in file order, one query at a time.
+def read_rankings(path: Path, queries: Source | None = None, *, format: str | None = None) -> Iterator[Ranking]:
+    """Yield the rankings of a file in any of the `FORMATS`, in file order, one query at a time.
 
     A query's passages are sorted by score; equal scores stay in file order. Blank lines are ignored.
 
+    Args:
+        path: The file.
+        queries: Queries that give a JSON file without query ids the ids of the queries with the same text.
+        format: A name in `FORMATS`; None recognizes it by the content.
+
     Raises:
-        UserError: The file does not exist or is empty, or has a line of another form, a query in two parts, or a docid
-            twice; the message names file and line.
+        UserError: The file does not exist or is empty, or has a line of another form, a query in two parts, a docid
+            twice, or a query that `queries` lacks; the message names file and line.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist. Make it with search.py, or set run_file.")
-    finished: set[str] = set()
-    qid: str | None = None
-    docids: list[str] = []
-    scores: list[float] = []
-    lines: list[int] = []
-    tag = ""
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        next_qid, docid, score, next_tag = _parse(path, number, line)
-        if next_qid != qid:
-            if qid is not None:
-                yield _sorted(path, qid, docids, scores, tag, lines)
-                finished.add(qid)
-            if next_qid in finished:
-                raise UserError(f"{path}, line {number}: query {next_qid} appears in two parts. Sort by query.")
-            qid, docids, scores, lines = next_qid, [], [], []
-        docids.append(docid)
-        scores.append(score)
-        lines.append(number)
-        tag = next_tag
-    if qid is None:
-        raise UserError(f"{path} is empty. Search again.")
-    yield _sorted(path, qid, docids, scores, tag, lines)
+    format = format or recognize(path)
+    unit, finished = FORMATS[format].counts, set()
+    qids = _qids_by_text(queries) if queries else {}
+    for qid, group in groupby(read_rows(path, format), key=attrgetter("qid")):
+        rows = list(group)
+        if qid in finished:
+            raise UserError(f"{path}, {unit} {rows[0].number}: query {qid} appears in two parts. Sort by query.")
+        finished.add(qid)
+        ranking = _sorted(path, unit, rows)
+        if queries and (question := rows[0].question):
+            if not (same := qids[_comparable(question)]):
+                raise UserError(
+                    f"{path}, {unit} {rows[0].number}: no query has the text {excerpt(question)}. Give the queries "
+                    "that were searched."
+                )
+            ranking = ranking._replace(qid=same.pop(0))
+        yield ranking
+    if not finished:
+        raise UserError(f"{path} has no passages. Search again.")
+
+
+def _qids_by_text(queries: Source) -> dict[str, list[str]]:
+    """Return the ids of the queries with each text, in file order: the nth ranking of a text is of its nth query."""
+    qids: dict[str, list[str]] = defaultdict(list)
+    for qid, text in zip(queries.rows["query_id"], queries.rows["query"], strict=True):
+        qids[_comparable(text)].append(qid)
+    return qids
+
+
+def _comparable(text: str) -> str:
+    """Return a query's text as DPR's question files have it: one kind of apostrophe, single blanks."""
+    return " ".join(text.replace("’", "'").split())
 
 
 def merge_rankings(files: list[Path], *, depth: int) -> Iterator[Ranking]:
@@ -99,6 +116,9 @@ def merge_rankings(files: list[Path], *, depth: int) -> Iterator[Ranking]:
     Raises:
         UserError: The files differ in their queries or tags, or have a passage twice; the message names them.
     """
+    for file in files:
+        if recognize(file) == "msmarco":
+            raise UserError(f"{file} has ranks and no scores, which cannot be merged. Search again with format=trec.")
     longest = 0
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(contextlib.closing(read_rankings(file))) for file in files]  # type: ignore[type-var]
@@ -132,31 +152,15 @@ def _merge(files: list[Path], parts: list[Ranking], depth: int) -> Ranking:
     return Ranking(parts[0].qid, [docids[i] for i in best], scores[best], parts[0].tag)
 
 
-def _sorted(path: Path, qid: str, docids: list[str], scores: list[float], tag: str, lines: list[int]) -> Ranking:
+def _sorted(path: Path, unit: str, rows: Sequence[Row]) -> Ranking:
+    """Return the ranking of one query's rows, the best first."""
+    qid, docids = rows[0].qid, [row.docid for row in rows]
     if len(set(docids)) < len(docids):
-        line, twice = next((lines[i], docid) for i, docid in enumerate(docids) if docid in docids[:i])
-        raise UserError(f"{path}, line {line}: query {qid} has passage {twice} twice. Remove one.")
-    values = np.array(scores)  # other programs may write more digits than float32 has
+        twice = next(row for i, row in enumerate(rows) if row.docid in docids[:i])
+        raise UserError(f"{path}, {unit} {twice.number}: query {qid} has passage {twice.docid} twice. Remove one.")
+    values = np.array([row.score for row in rows])  # other programs may write more digits than float32 has
     order = np.argsort(-values, kind="stable")
-    return Ranking(qid, [docids[i] for i in order], values[order].astype(np.float32), tag)
-
-
-def _parse(path: Path, number: int, line: str) -> tuple[str, str, float, str]:
-    try:
-        fields = line.split("\t") if line.count("\t") == 2 else line.split()
-        tag = ""
-        if len(fields) == 6:
-            qid, _, docid, _, score, tag = fields
-        else:
-            qid, docid, score = fields
-        if not (qid and docid and abs(float(score)) <= _LARGEST):
-            raise ValueError
-    except ValueError:
-        raise UserError(
-            f"{path}, line {number}: {excerpt(line)} is neither `qid Q0 docid rank score tag` nor "
-            "`qid<tab>docid<tab>score` with a finite score. Correct the line."
-        ) from None
-    return qid, docid, float(score), tag
+    return Ranking(qid, [docids[i] for i in order], values[order].astype(np.float32), rows[-1].tag)
 
 
 def _check_ids(ids: list[str], format: str) -> None:
@@ -166,7 +170,7 @@ def _check_ids(ids: list[str], format: str) -> None:
         return
     for value in ids:
         fits_text = bool(value.strip()) and "\t" not in value and "\n" not in value
-        if not (fits_text and (format == "text" or value.split() == [value])):
+        if not (fits_text and (format != "trec" or value.split() == [value])):
             what = "has white space" if value.strip() else "is blank"
             remedy = "Set format=text" if fits_text else "Rename it"
             raise UserError(f"id {value!r} {what}, which a {format} ranking cannot represent. {remedy}.")

@@ -213,6 +213,15 @@ def test_results_of_retrieval_are_training_data(tmp_path):
     assert summary(open_training(str(file))) == [("q", ["2"], ["1", "3"])]
 
 
+def test_results_by_query_id_are_training_data(tmp_path):
+    contexts = [{"docid": f"{i}", "score": "1", "text": f"title\nx{i}", "has_answer": i == 2} for i in (1, 2)]
+    results = {f"{qid}": {"question": f"q{qid}", "answers": ["a"], "contexts": contexts} for qid in (7, 8)}
+    source = open_training(str(text(tmp_path / "dpr.json", json.dumps(results, indent=4))))
+    assert summary(source) == [("q7", ["2"], ["1"]), ("q8", ["2"], ["1"])]
+    assert source.rows["query_id"] == ["7", "8"]
+    assert source.rows[0]["positives"][0]["title"] == "title"
+
+
 @pytest.fixture
 def beir(tmp_path):
     """A BEIR folder whose queries are more than the judged ones."""

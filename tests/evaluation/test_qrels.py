@@ -1,144 +1,13 @@
-"""Judged measures against plain computation in the order of the ranking, and against trec_eval's."""
+"""Qrels files in the forms of TREC, BEIR, MS MARCO and the hub."""
 
-import math
+import json
 
-import numpy as np
+import pyarrow as pa
 import pytest
-import pytrec_eval
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from pyarrow import parquet
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.evaluation.qrels import judge, read_qrels
-from dpr_lightning.retrieval.rankings import Ranking
-
-DOCIDS = [f"d{i}" for i in range(14)]
-
-
-def rankings_of(docids, scores=None):
-    """Rankings of these docids, by default with descending scores."""
-    return {
-        qid: Ranking(qid, list(some), np.array((scores or {}).get(qid, range(len(some), 0, -1)), np.float32))
-        for qid, some in docids.items()
-    }
-
-
-def judged(qrels, docids, *, qids=("q",), topk=(1,), corpus_rows=None, scores=None):
-    rows = corpus_rows or max(map(len, docids.values()))
-    return judge(qrels, rankings_of(docids, scores), qids=qids, topk=topk, corpus_rows=rows)
-
-
-def naive(qrels, docids, qids, topk, depth=None):
-    """Averages over the judged questions; a document is relevant from 1 on, and its gain is its relevance."""
-    judged = [qid for qid in qids if qid in qrels]
-    reciprocal_rank = f"RR@{depth}" if depth else "RR"
-    sums = {**{f"Success@{k}": 0.0 for k in topk}, reciprocal_rank: 0.0, "nDCG@10": 0.0}
-    for qid in judged:
-        gains = [qrels[qid].get(docid, 0) for docid in docids.get(qid, [])]
-        hit = next((rank for rank, gain in enumerate(gains[:depth], 1) if gain > 0), 0)
-        for k in topk:
-            sums[f"Success@{k}"] += 0 < hit <= k
-        sums[reciprocal_rank] += 1 / hit if hit else 0
-        ideal = sorted(qrels[qid].values(), reverse=True)
-        dcg, best = (sum(max(g, 0) / math.log2(i + 2) for i, g in enumerate(some[:10])) for some in (gains, ideal))
-        sums["nDCG@10"] += dcg / best if best else 0
-    return {name: value / len(judged) for name, value in sums.items()}
-
-
-QRELS = st.dictionaries(
-    st.sampled_from(["q1", "q2", "q3"]),
-    st.dictionaries(st.sampled_from(DOCIDS), st.integers(0, 3), min_size=1, max_size=5),
-    min_size=1,
-)
-RANKED = st.dictionaries(st.sampled_from(["q1", "q2", "q4"]), st.permutations(DOCIDS), min_size=1)
-QIDS = ["q1", "q2", "q3", "q4"]
-MEASURED = {"Success@1": 1, "Success@5": 5, "Success@12": 12, "nDCG@10": 10}
-
-
-@settings(deadline=None, max_examples=60)
-@given(qrels=QRELS, docids=RANKED)
-def test_measures_are_the_naive_ones(qrels, docids):
-    result = judged(qrels, docids, qids=QIDS, topk=[1, 5])
-    assert result.values == pytest.approx(naive(qrels, docids, QIDS, [1, 5]), abs=1e-9)
-    assert result.questions == len(qrels)
-    assert result.without_relevant == sum(not any(values.values()) for values in qrels.values())
-    assert (result.undecided, result.left_out, result.ties) == ({}, {}, {})
-
-
-@settings(deadline=None, max_examples=150)
-@given(qrels=QRELS, docids=RANKED, lengths=st.lists(st.integers(1, 14), min_size=3, max_size=3))
-def test_a_shorter_ranking_gives_the_same_figures_or_their_bounds(qrels, docids, lengths):
-    whole = judged(qrels, docids, qids=QIDS, topk=[1, 5, 12])
-    cut = {qid: some[:length] for (qid, some), length in zip(docids.items(), lengths, strict=False)}
-    result = judged(qrels, cut, qids=QIDS, topk=[1, 5, 12], corpus_rows=14)
-    for name, value in result.values.items():
-        if name.startswith("RR@"):
-            expected = naive(qrels, docids, QIDS, [], depth=int(name.removeprefix("RR@")))[name]
-        else:
-            expected = whole.values[name]
-        assert value == pytest.approx(expected, abs=1e-9)
-    for name, (low, high) in result.left_out.items():
-        assert low - 1e-9 <= whole.values[name] <= high + 1e-9
-        assert name in result.undecided or int(name.partition("@")[2]) > max(map(len, cut.values()))
-    assert all(k in result.left_out for k, cutoff in MEASURED.items() if cutoff > max(map(len, cut.values())))
-    assert len(result.values) + len(result.left_out) == 5
-
-
-@settings(deadline=None, max_examples=100)
-@given(
-    qrels=QRELS,
-    docids=RANKED,
-    scores=st.lists(st.lists(st.integers(0, 3), min_size=14, max_size=14), min_size=3, max_size=3),
-)
-def test_ties_that_change_a_measure_come_with_the_value_of_trec_eval(qrels, docids, scores):
-    scores = {qid: sorted(some, reverse=True) for qid, some in zip(docids, scores, strict=False)}
-    result = judged(qrels, docids, qids=list(docids), topk=[1, 5], scores=scores) if docids.keys() & qrels else None
-    if result is None:
-        return
-    run = {qid: dict(zip(some, map(float, scores[qid]), strict=True)) for qid, some in docids.items() if qid in qrels}
-    evaluator = pytrec_eval.RelevanceEvaluator(qrels, {"success_1", "success_5", "recip_rank", "ndcg_cut_10"})
-    by_question = evaluator.evaluate(run).values()
-    names = {"Success@1": "success_1", "Success@5": "success_5", "RR": "recip_rank", "nDCG@10": "ndcg_cut_10"}
-    for name, other in names.items():
-        expected = np.mean([values[other] for values in by_question])
-        ours, theirs = result.ties.get(name, [result.values[name]] * 2)
-        assert ours == result.values[name]
-        assert theirs == pytest.approx(expected, abs=1e-6)
-    assert result.values == pytest.approx(naive(qrels, docids, list(docids), [1, 5]), abs=1e-9)
-
-
-def test_docids_of_equal_scores_compare_by_their_code_points():
-    result = judged({"q": {"é": 1}}, {"q": ["z", "é", "😀"]}, scores={"q": [1.0, 1.0, 0.5]})
-    assert result.ties == {"Success@1": [0, 1], "RR": [0.5, 1], "nDCG@10": [pytest.approx(0.63093, abs=1e-5), 1]}
-    assert not judged({"q": {"é": 1}}, {"q": ["é", "z"]}, scores={"q": [1.0, 1.0]}).ties
-
-
-def test_the_order_of_the_ranking_counts_not_that_of_docids():
-    docids = {"q": [f"d{i:03}" for i in range(120)]}
-    for rank, docid in ((1, "d000"), (2, "d001"), (120, "d119")):
-        assert judged({"q": {docid: 1}}, docids).values["RR"] == pytest.approx(1 / rank)
-
-
-def test_judgments_of_other_questions_do_not_count():
-    result = judged({"q": {"d": 1}, "other": {"d": 1}}, {"q": ["d"], "other": ["x"]})
-    assert (result.values["Success@1"], result.questions) == (1, 1)
-
-
-def test_judgments_of_other_questions_only_are_refused():
-    with pytest.raises(UserError, match=r"qrels: they judge none of the questions \(but other\)"):
-        judged({"other": {"d": 1}}, {"q": ["d"]})
-
-
-def test_one_short_ranking_of_thousands_is_counted_not_fatal():
-    docids = {f"q{i}": ["a", "b", "c"] for i in range(2000)} | {"q7": ["b"], "q8": ["c"]}
-    qrels = {qid: {"a": 1} for qid in docids}
-    result = judged(qrels, docids, qids=docids, topk=[1, 3], corpus_rows=9)
-    assert result.values["Success@3"] == result.values["RR"] == 1998 / 2000
-    assert result.undecided["Success@3"] == 2
-    docids["q9"] = ["b", "c"]
-    result = judged(qrels, docids, qids=docids, topk=[1, 3], corpus_rows=9)
-    assert result.left_out["Success@3"] == [1997 / 2000, 1.0]
-    assert result.values["RR@2"] == result.values["Success@1"] == 1997 / 2000
+from dpr_lightning.evaluation.qrels import qrels_fingerprint, read_qrels
 
 
 def test_qrels_are_read_with_any_blanks(tmp_path):
@@ -165,6 +34,74 @@ def test_other_files_are_refused(tmp_path):
         read_qrels(tmp_path / "latin")
 
 
-def test_judged_questions_that_the_rankings_lack_count_zero():
-    result = judged({"q": {"d": 1}}, {"other": ["d"]}, qids=["q", "other"])
-    assert (result.values, result.questions) == ({"Success@1": 0, "RR": 0, "nDCG@10": 0}, 1)
+JUDGED = {"q1": {"d1": 2, "d 2": -1}, "q2": {"é": 0}}
+RECORDS = [{"query-id": qid, "corpus-id": d, "score": v} for qid, some in JUDGED.items() for d, v in some.items()]
+LINES = [tuple(record.values()) for record in RECORDS]
+
+
+def text(*lines):
+    return "".join("\t".join(map(str, line)) + "\n" for line in lines)
+
+
+FORMS = {
+    "trec.tsv": text(*((qid, 0, docid, value) for qid, docid, value in LINES)),
+    "columns.tsv": text(*LINES),
+    "beir.tsv": text(("query-id", "corpus-id", "score"), *LINES),
+    "header.tsv": text(("Score", "query_id", "iter", "docid"), *((v, qid, "Q0", docid) for qid, docid, v in LINES)),
+    "floats.tsv": text(("query-id", "corpus-id", "score"), *((qid, docid, float(v)) for qid, docid, v in LINES)),
+    "records.jsonl": "".join(json.dumps(record) + "\n" for record in RECORDS),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_the_same_judgments(tmp_path, name):
+    for variant in (FORMS[name], "\ufeff" + FORMS[name].replace("\n", "\r\n")):
+        (tmp_path / name).write_bytes(variant.encode())
+        assert read_qrels(tmp_path / name) == JUDGED
+
+
+def test_parquet_and_files_without_relevances_are_read(tmp_path):
+    parquet.write_table(pa.Table.from_pylist(RECORDS), tmp_path / "a.parquet")
+    assert read_qrels(str(tmp_path / "*.parquet")) == JUDGED
+    bare = [{key: record[key] for key in ("query-id", "corpus-id")} for record in RECORDS]  # as NanoBEIR has them
+    parquet.write_table(pa.Table.from_pylist(bare), tmp_path / "b.parquet")
+    (tmp_path / "b.tsv").write_text(text(("query-id", "corpus-id"), *(line[:2] for line in LINES)))
+    relevant = {"q1": {"d1": 1, "d 2": 1}, "q2": {"é": 1}}
+    assert read_qrels(tmp_path / "b.parquet") == read_qrels(tmp_path / "b.tsv") == relevant
+
+
+def test_several_files_are_one_set_of_judgments(tmp_path):
+    (tmp_path / "1.tsv").write_text(text(LINES[0]))
+    (tmp_path / "2.tsv").write_text(text(*LINES[1:]))
+    assert read_qrels([str(tmp_path / "1.tsv"), str(tmp_path / "2.tsv")]) == read_qrels(f"{tmp_path}/?.tsv") == JUDGED
+    with pytest.raises(UserError, match=r"1.tsv, line 1: passage d1 of question q1 is judged in the same way"):
+        read_qrels([str(tmp_path / "1.tsv")] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("q.tsv", "query\tpassage\tgrade\nq\td\t1\n", "line 1: 'query\\tpassage\\tgrade' is not `qid docid relevance`"),
+        ("q.tsv", "q d\n", "line 1: 'q d' has 2 columns. Qrels are `qid 0 docid relevance`, `qid docid relevance`, or"),
+        ("q.tsv", "q d 1\nq 0 e 1\n", "line 2: 'q 0 e 1' is not `qid docid relevance`"),
+        ("q.tsv", "query-id\tcorpus-id\tscore\nq\td\n", "line 2: 'q\\td' is not `query-id corpus-id score`"),
+        ("q.tsv", "query-id corpus-id score\n", "q.tsv is empty"),
+        (
+            "q.jsonl",
+            '{"qid": "q", "passage": "d"}\n',
+            "line 1: found the fields 'qid', 'passage'. Judgments have query-id",
+        ),
+        ("q.jsonl", '{"qid": "q", "docid": "d", "score": "high"}\n', "line 1: .* is not a judgment"),
+    ],
+)
+def test_another_form_is_named_in_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message.replace("\\", "\\\\")) as error:
+        read_qrels(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_the_fingerprint_is_that_of_the_judgments_in_any_order():
+    turned = {qid: dict(reversed(some.items())) for qid, some in reversed(JUDGED.items())}
+    assert qrels_fingerprint(JUDGED) == qrels_fingerprint(turned)
+    assert qrels_fingerprint(JUDGED) != qrels_fingerprint({**JUDGED, "q2": {"é": 1}})

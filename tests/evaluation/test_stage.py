@@ -201,6 +201,37 @@ def test_questions_without_answers_are_measured_by_qrels_alone(run, tmp_path):
         run(questions=some, qrels=tmp_path / "qrels", overwrite=True)
 
 
+def test_any_measures_have_intervals_and_values_by_question(run, tmp_path):
+    (tmp_path / "qrels").write_text("query-id\tcorpus-id\tscore\nq0\td4\t1\n7\td2\t2\nq4\td5\t1\n")
+    metrics, folder = run(qrels=tmp_path / "qrels", measures=["nDCG@3", "Recall@2"])
+    assert metrics["qrels"]["R@2"] == pytest.approx(2 / 3)
+    assert list(metrics["qrels_interval"]) == list(metrics["qrels"]) == ["nDCG@3", "R@2"]
+    assert metrics["qrels_interval"]["R@2"] == [0, 1]
+    rows = {row["qid"]: row["measures"] for row in read_questions(folder)}
+    assert rows["q0"] == {"nDCG@3": pytest.approx(1 / np.log2(3)), "R@2": 1}
+    assert (rows["q2"], rows["q4"]) == ({}, {"nDCG@3": 0, "R@2": 0})
+    with pytest.raises(UserError, match="measures: they need judged passages"):
+        run(measures=["nDCG@3"], overwrite=True)
+    with pytest.raises(UserError, match="measures: ir-measures does not know 'ndcg'"):
+        run(measures=["ndcg"], run_file=tmp_path / "absent", overwrite=True)
+
+
+def test_a_dpr_json_without_ids_is_evaluated_by_the_questions_texts(run, tmp_path):
+    metrics, folder = run()
+    texts = {row["query_id"]: row["query"] for row in QUESTIONS}
+    entries = [
+        {"question": texts[qid], "answers": [], "ctxs": [{"id": d, "score": str(9 - i)} for i, d in enumerate(docids)]}
+        for qid, docids in RUN.items()
+    ]
+    (tmp_path / "fair.json").write_text(json.dumps(entries))
+    pyserini = (folder / "dpr.json").read_text()
+    (tmp_path / "pyserini.json").write_text(pyserini)
+    for name in ("fair.json", "pyserini.json"):
+        other, _ = run(run_file=tmp_path / name, overwrite=True)
+        assert other["accuracy"] == metrics["accuracy"]
+        assert other["missing"] == 1
+
+
 def test_a_ranking_of_other_questions_or_passages_is_refused(run, tmp_path):
     with pytest.raises(UserError, match=r"run.txt: question q9 \(the first of 2\) is not in `queries`"):
         run(ranking={**RUN, "q9": ["d0"], "q8": ["d0"]})

@@ -1,12 +1,16 @@
 """Ranking files read back as they were written; foreign files are read, malformed lines named."""
 
+import json
 import struct
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.world import write_jsonl
 
+from dpr_lightning import text_files
+from dpr_lightning.data.sources import open_queries
 from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.rankings import Ranking, merge_rankings, read_rankings, write_rankings
 
@@ -55,7 +59,7 @@ def test_rankings_read_back_bit_for_bit_and_in_order(data, format, tmp_path_fact
 
 
 @settings(deadline=None)
-@given(text=st.text(CHARACTERS, max_size=5), format=st.sampled_from(["trec", "text"]), is_qid=st.booleans())
+@given(text=st.text(CHARACTERS, max_size=5), format=st.sampled_from(["trec", "text", "msmarco"]), is_qid=st.booleans())
 def test_an_id_reads_back_or_is_refused(tmp_path_factory, text, format, is_qid):
     ids = ("q", text) if not is_qid else (text, "d")
     path = tmp_path_factory.getbasetemp() / f"one-id.{format}"
@@ -136,7 +140,89 @@ def test_a_malformed_line_is_named(tmp_path, line):
     file = write(tmp_path / "bad.trec", f"q1 Q0 d1 1 0.75 t\n\n{line}\n")
     with pytest.raises(UserError) as error:
         list(read_rankings(file))
-    assert str(error.value).startswith(f"{file}, line 3: {line!r} is neither")
+    form = "TREC `qid Q0 docid rank score tag` with a finite score"
+    assert str(error.value) == f"{file}, line 3: {line!r} is not {form}. Correct the line."
+
+
+@pytest.mark.parametrize("line", ["q1\td2\tnan", "q1\td2\tinf", "q1\td2\t1e39", "q1\t\t0.5", "q1 Q0 d2 1 0.5 t"])
+def test_a_malformed_line_among_three_columns_is_named(tmp_path, line):
+    file = write(tmp_path / "bad.txt", f"q1\td1\t0.75\n{line}\n")
+    with pytest.raises(UserError) as error:
+        list(read_rankings(file))
+    form = "text `qid docid score` with a finite score"
+    assert str(error.value) == f"{file}, line 2: {line!r} is not {form}. Correct the line."
+
+
+FORMS = "TREC `qid Q0 docid rank score tag`; text `qid docid score`; MS MARCO `qid docid rank`; DPR JSON `[{ctxs}]`"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("\nq1 d1\n", "line 2: 'q1 d1' has 2 columns"),
+        ("query,passage,score\nq,d,1\n", "line 1: 'query,passage,score' has 1 columns"),
+        ('{"qid": "q", "hits": []}\n{"qid": "r", "hits": []}\n', "entry 1: found '\"q\"'"),
+        ('[{"question": "x", "hits": []}]', "entry 1: found the fields 'question', 'hits'"),
+        ('[{"question": "x", "ctxs": [{"id": "1", "text": "t"}]}]', "found the fields 'id', 'text'"),
+        ('[{"ctxs": [{"id": "1", "score": 1}]}]', "entry 1: it has neither an id nor a question"),
+        ('[{"question": "x", "ctxs": [{"id": "1", "score": "NaN"}]}]', "entry 1: a passage without an id or a finite"),
+        ('[{"question": "x", "ctxs": [{"id": "1", "score": 1}]}', "after entry 1: not valid JSON"),
+    ],
+)
+def test_another_form_is_named_with_the_accepted_ones(tmp_path, text, found):
+    file = write(tmp_path / "x", text)
+    with pytest.raises(UserError) as error:
+        list(read_rankings(file))
+    assert str(error.value).startswith(f"{file}, ")
+    assert found in str(error.value)
+    assert f"Accepted: {FORMS}; Pyserini JSON `{{qid: {{contexts}}}}`." in str(error.value)
+
+
+CONTEXTS = [{"id": "d1", "title": "t", "text": "x [1]", "score": "2.5", "has_answer": True}, {"id": 7, "score": 3}]
+PYSERINI = [{"docid": "d1", "score": "2.5", "text": "t\nx", "has_answer": True}, {"docid": "7", "score": 3.0}]
+FAIR = [{"question": "who’s  x", "answers": ["a"], "ctxs": CONTEXTS}, {"question": "y", "answers": [], "ctxs": []}]
+SOURCES = {
+    "FAIR, a list": FAIR,
+    "with ids": [{"id": "q9", **FAIR[0]}],
+    "Pyserini": {"q9": {"question": "who's x", "answers": ["a"], "contexts": PYSERINI}, "q8": {"contexts": []}},
+}
+
+
+@pytest.mark.parametrize("indent", [None, 4])
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_json_of_dpr_and_of_pyserini_is_a_ranking(tmp_path, monkeypatch, source, indent):
+    file = write(tmp_path / "r.json", "\ufeff" + json.dumps(SOURCES[source], indent=indent))
+    rows = write_jsonl(tmp_path / "q.jsonl", [{"query_id": "q1", "query": "y"}, {"query_id": "q9", "query": "who's x"}])
+    for characters in (8, 1 << 20):  # in pieces that end anywhere
+        monkeypatch.setattr(text_files, "_PIECE", characters)
+        assert as_lists(read_rankings(file, open_queries(str(rows)))) == [("q9", ["7", "d1"], [3.0, 2.5])]
+    assert [r.qid for r in read_rankings(file)] == ["0" if source == "FAIR, a list" else "q9"]
+
+
+def test_questions_of_one_text_are_matched_in_their_order(tmp_path):
+    entries = [{"question": "x", "ctxs": [{"id": f"d{i}", "score": 1}]} for i in range(3)]
+    file = write(tmp_path / "r.json", json.dumps(entries))
+    rows = [{"query_id": f"q{i}", "query": "x"} for i in range(3)]
+    queries = [open_queries(str(write_jsonl(tmp_path / f"{n}.jsonl", rows[:n]))) for n in (2, 3)]
+    assert [(r.qid, r.docids) for r in read_rankings(file, queries[1])] == [(f"q{i}", [f"d{i}"]) for i in range(3)]
+    with pytest.raises(UserError, match=r"r.json, entry 3: no query has the text 'x'"):
+        list(read_rankings(file, queries[0]))
+
+
+def test_ranks_from_one_are_ms_marco_s_and_other_numbers_scores(tmp_path):
+    def docids(text, **options):
+        return [r.docids for r in read_rankings(write(tmp_path / "r", text), **options)]
+
+    ranks = "q0\tz\t1\nq1\ta\t1\nq1\tb\t2\nq1\tc\t4\nq2\tb\t2\nq2\ta\t1\n"
+    assert docids(ranks) == [["z"], ["a", "b", "c"], ["a", "b"]]
+    assert docids(ranks, format="text") == [["z"], ["c", "b", "a"], ["b", "a"]]
+    assert docids("q a 1\nq b 2.0\n") == [["b", "a"]]
+    assert docids("q a 3\nq b 2\nq c 1\n") == [["a", "b", "c"]]
+    assert docids("q a 1\nq b 1\n") == [["a", "b"]]
+    with pytest.raises(UserError, match=r"r, line 7: 'q2\\tc\\t0.5' is not MS MARCO .* with a rank of at least 1"):
+        docids(ranks + "q2\tc\t0.5\n")
+    with pytest.raises(UserError, match="r has ranks and no scores, which cannot be merged"):
+        list(merge_rankings([write(tmp_path / "r", ranks)], depth=9))
 
 
 def test_bytes_that_are_not_text_are_named_by_line(tmp_path):

@@ -22,7 +22,7 @@ pytestmark = [
 LONG = ("trainer.max_epochs=40", "checkpoint.every_n_steps=100000", "data.num_workers=1")
 
 
-def wait_for(condition, seconds=300):
+def wait_for(condition, seconds=600):
     """Wait until a condition is true, and return its value."""
     end = time.monotonic() + seconds
     while not (value := condition()):
@@ -96,7 +96,7 @@ def test_a_sweep_s_job_that_is_preempted_continues(settings, tmp_path):
 
 def test_a_mistake_in_a_sweep_s_job_is_one_line_of_the_launching_command(settings, tmp_path):
     process = sweep(settings, tmp_path / "run", "optimizer.lr=-1")
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=400)
     assert (process.returncode, err.count("\n")) == (1, 1), err
     assert err.startswith("optimizer: Invalid learning rate: -1")
     job = subprocess.run(["scontrol", "-o", "show", "jobs"], capture_output=True, text=True).stdout
@@ -105,6 +105,6 @@ def test_a_mistake_in_a_sweep_s_job_is_one_line_of_the_launching_command(setting
 
 def test_a_job_that_slurm_refuses_is_one_line_that_names_the_setting(settings, tmp_path):
     process = sweep(settings, tmp_path / "run", "hydra.launcher.mem_gb=100000")
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=400)
     assert (process.returncode, err.count("\n")) == (1, 1), err
     assert err.startswith("hydra.launcher: SLURM refuses the jobs") and "hydra.launcher.mem_gb" in err

@@ -96,6 +96,15 @@ def test_a_key_that_is_missing_counts_as_null():
         check_resume_settings(saved, current, FILE)
 
 
+def test_a_training_from_before_prompts_and_dtypes_may_resume():
+    saved = composed()
+    for key in ("query_prompt", "passage_prompt", "dtype"):
+        del saved["model"][key]
+    check_resume_settings(saved, composed(), FILE)
+    with pytest.raises(UserError, match=r"^model\.dtype: is 'bfloat16', but .* began with 'float32'"):
+        check_resume_settings(saved, composed("model.dtype=bfloat16"), FILE)
+
+
 def test_a_training_from_before_the_losses_moved_may_resume():
     saved = composed()
     saved["loss"]["_target_"] = "dpr_lightning.training.loss.InBatchLoss"
