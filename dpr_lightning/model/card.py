@@ -77,15 +77,15 @@ def with_figures(card: str, figures: Mapping[str, Mapping[str, Any]]) -> str:
     """
     rows = []
     for split, metrics in figures.items():
-        for name, values, intervals in (
-            ("answer accuracy", metrics.get("accuracy", {}), metrics.get("interval", {})),
-            ("", metrics.get("qrels", {}), metrics.get("qrels_interval", {})),
+        for name, values, intervals, questions in (
+            ("answer accuracy", metrics.get("accuracy", {}), metrics.get("interval", {}), metrics["questions"]),
+            ("", metrics.get("qrels", {}), metrics.get("qrels_interval", {}), metrics.get("judged")),
         ):
             for key, value in values.items():
                 measure = f"{name}@{key}" if name else key
                 interval = intervals.get(key)
                 between = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-                rows.append(f"| {split} | {measure} | {value:.3f} | {between} | {metrics['questions']:,} |")
+                rows.append(f"| {split} | {measure} | {value:.3f} | {between} | {questions:,} |")
     plain = card.partition(_FIGURES)[0]
     if not rows:
         return plain
