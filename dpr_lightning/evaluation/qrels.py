@@ -8,7 +8,7 @@ from pathlib import Path
 
 import xxhash
 
-from dpr_lightning.data.readers import read_records
+from dpr_lightning.data.containers import read_records
 from dpr_lightning.errors import UserError
 from dpr_lightning.text_files import excerpt, read_lines
 
