@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -101,7 +102,7 @@ def report_user_errors(
         if traceback:
             raise
         names_path = isinstance(error, OSError) and error.filename is not None
-        line = message(UserError(_os_problem(error)) if names_path else error)
+        line = re.sub(r"`([\w.-]+)`", r"\1", message(UserError(_os_problem(error)) if names_path else error))
         line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
         print(line, file=sys.stderr)
         raise ReportedMistake(line) from error

@@ -49,7 +49,7 @@ def encode(config: Config) -> str:
         return config.call(encode_passages, "", encoder=encoder, run=run)
 
     def one_shard(name: str, number: int) -> list[str]:
-        return this_command(__name__, name, f"shard={number}", "devices=1")
+        return this_command("dpr_lightning.commands.encode", name, f"shard={number}", "devices=1")
 
     return config.call(encode_passages_on_devices, "", encoder=encoder, run=run, devices=devices, command=one_shard)
 
