@@ -174,7 +174,7 @@ def test_a_rerun_of_a_sweep_skips_what_is_finished_and_the_same(command, setting
         ("train", "optimizer.lr=1", "optimizer.lr: is 1, but the finished training in"),
         ("encode", "encode.dtype=float16", "encode.dtype: "),
         ("encode", "encode.chunk_size=7", "encode.chunk_size: "),
-        ("encode", "encode.precision=bf16", "encode.precision: "),
+        ("encode", "encode.precision=16", "encode.precision: "),
         ("search", "depth=7", f"{finished_run}/rankings/test/00-of-03.trec, made with different depth, is finished"),
     ):
         code, skipped, err = sweep(name, override, *([] if name == "train" else ["shard=0,1"]))
