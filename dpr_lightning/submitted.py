@@ -14,6 +14,7 @@ from pathlib import Path
 from dpr_lightning.errors import ReportedMistake, UserError
 
 _FAILURE = "failed.txt"
+_REPEATED = ("Error executing job with overrides", "sbatch: error:")  # lines whose content is in the line that we print
 _SETTINGS = {  # what sbatch says when it refuses a job, and the setting of hydra.launcher to correct
     "account": "account",
     "partition": "partition",
@@ -89,7 +90,7 @@ def failures_in_one_line() -> Iterator[None]:
         raise
     finally:
         lines = printed.getvalue().splitlines(keepends=True)
-        sys.stderr.writelines(line for line in lines if not line.startswith("Error executing job with overrides"))
+        sys.stderr.writelines(line for line in lines if not line.startswith(_REPEATED))
 
 
 def _of_failed_jobs(error: JobError) -> str:
