@@ -118,12 +118,28 @@ def open_passages(folder: Path) -> ShardedEmbeddings:
     """Open all shards of a folder and check that they are one encoding of a corpus.
 
     Raises:
-        UserError: As `complete_shards` and `ShardedEmbeddings`, or the corpus does not begin at row 0.
+        UserError: As `complete_shards`, `open_part` and `ShardedEmbeddings`, or the corpus does not begin at row 0.
     """
     files = complete_shards(folder, ".safetensors", made_by="encode.py")
-    passages = ShardedEmbeddings([open_embeddings(file) for file in files])
+    parts = [open_part(file, "passage", shard=shard, num_shards=len(files)) for shard, file in enumerate(files)]
+    passages = ShardedEmbeddings(parts)
     _check_first_row(passages.shards[0], 0)
     return passages
+
+
+def open_part(path: Path, side: str, *, shard: int = 0, num_shards: int = 1) -> Embeddings:
+    """Open the embedding file of a shard of the queries or passages.
+
+    Raises:
+        UserError: As `open_embeddings`, or the file is of another side or shard than its path says.
+    """
+    embeddings = open_embeddings(path)
+    identity = embeddings.identity
+    content = (identity.side, identity.shard, identity.num_shards)
+    if content != (side, shard, num_shards):
+        kind, name = _describe(*content), _describe(side, shard, num_shards)
+        raise UserError(f"{path} has {kind}, not {name}. Give the file its own name again, or encode again.")
+    return embeddings
 
 
 def complete_shards(folder: Path, ending: str, *, made_by: str) -> list[Path]:
@@ -162,6 +178,11 @@ def shard_rows(shard: int, num_shards: int, rows: int) -> range:
             f"shard: {shard} does not exist, num_shards={num_shards} has 0 to {num_shards - 1}. Correct shard."
         )
     return range(shard * rows // num_shards, (shard + 1) * rows // num_shards)
+
+
+def _describe(side: str, shard: int, num_shards: int) -> str:
+    what = {"query": "queries", "passage": "passages"}.get(side, side)
+    return what if (side, num_shards) == ("query", 1) else f"shard {shard} of {num_shards} of the {what}"
 
 
 def _check_same_model(a: Embeddings, b: Embeddings) -> None:

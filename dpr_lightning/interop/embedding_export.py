@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dpr_lightning.embeddings.file import open_embeddings
-from dpr_lightning.embeddings.shards import ShardedEmbeddings, open_passages
+from dpr_lightning.embeddings.shards import ShardedEmbeddings, open_part, open_passages
 from dpr_lightning.errors import UserError, check_choice
 from dpr_lightning.files import atomic_path, refuse_overwrite
 from dpr_lightning.run_dir import RunDir
@@ -58,7 +57,7 @@ def export_embeddings(
     if side == "passage":
         embeddings = open_passages(run.passage_shards)
     else:
-        embeddings = ShardedEmbeddings([open_embeddings(run.query_embeddings(split))])
+        embeddings = ShardedEmbeddings([open_part(run.query_embeddings(split), "query")])
     writers: dict[str, Callable[[Path, ShardedEmbeddings], None]] = {"npy": _write_npy, "faiss": _write_faiss}
     with atomic_path(out) as temporary:
         writers.get(to, _write_parquet)(temporary, embeddings)

@@ -6,8 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from dpr_lightning.embeddings.file import open_embeddings
-from dpr_lightning.embeddings.shards import ShardedEmbeddings, complete_shards, open_passages, shard_rows
+from dpr_lightning.embeddings.shards import ShardedEmbeddings, complete_shards, open_part, open_passages, shard_rows
 from dpr_lightning.errors import FinishedError, UserError, check_choice, check_positive
 from dpr_lightning.files import refuse_overwrite
 from dpr_lightning.retrieval.exact import ExactSearch
@@ -67,11 +66,12 @@ def search(
     else:
         shard_rows(shard, num_shards, 0)  # refuses a shard that does not exist
         path = run.shard_ranking(split, shard, num_shards, format)
-    queries = open_embeddings(run.query_embeddings(split))
+    queries = open_part(run.query_embeddings(split), "query")
     if shard is None:
         passages = open_passages(run.passage_shards)
     else:
-        passages = ShardedEmbeddings([open_embeddings(run.passage_shard(shard, num_shards))])
+        file = run.passage_shard(shard, num_shards)
+        passages = ShardedEmbeddings([open_part(file, "passage", shard=shard, num_shards=num_shards)])
     passages.check_queries(queries)
     if not passages.rows:
         raise UserError(f"{passages.path} has no passages. Encode the corpus in fewer shards (num_shards).")

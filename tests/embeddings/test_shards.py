@@ -42,7 +42,8 @@ def shard(folder, number, num_shards=3, rows=(2, 3, 4), name=None, dim=5, **chan
     first_row = changes.pop("first_row", sum(rows[:number]))
     values = numbers(rows[number], dim)
     ids = [str(first_row + i) for i in range(rows[number])]
-    write(path, values, ids, shard=number, num_shards=num_shards, first_row=first_row, **changes)
+    part = {"shard": number, "num_shards": num_shards, "first_row": first_row}
+    write(path, values, ids, **(part | changes))
     return path
 
 
@@ -129,7 +130,7 @@ def test_one_shard_alone_is_a_corpus_that_counts_from_its_first_row(tmp_path):
     passages = ShardedEmbeddings([open_embeddings(shard(tmp_path, 1))])
     assert (passages.rows, passages.dim, passages.dtype) == (3, 5, np.float32)
     assert list(passages.docids([np.array([2, 0])])) == [["4", "2"]]
-    shard(tmp_path, 1, num_shards=1, name="00-of-01")
+    shard(tmp_path, 1, num_shards=1, name="00-of-01", shard=0)
     (tmp_path / "01-of-03.safetensors").unlink()
     assert refusal(tmp_path) == f"{tmp_path}/00-of-01.safetensors begins at row 2, not 0. Encode it again."
 

@@ -112,6 +112,33 @@ def test_queries_of_another_model_or_dimension_are_refused(run, vectors):
             search(run, split=split, **options)
 
 
+def test_embeddings_under_another_name_are_refused(tmp_path, vectors):
+    run = write_run(tmp_path, vectors[1], vectors[0], 4)
+
+    def refusal(**options):
+        with pytest.raises(UserError) as error:
+            search(run, split="test", **options)
+        assert not run.ranking("test").exists()
+        return str(error.value).partition(". ")[0]
+
+    # 1. Shards of a finer division, renamed so that the last quarter of the corpus seems never to have existed.
+    run.passage_shard(3, 4).unlink()
+    for shard in range(3):
+        run.passage_shard(shard, 4).rename(run.passage_shard(shard, 3))
+    named = f"{run.passage_shard(0, 3)} has shard 0 of 4 of the passages, not shard 0 of 3 of the passages"
+    assert refusal() == named
+    # 2. A shard copied over another.
+    run = write_run(tmp_path / "other", vectors[1], vectors[0], 3)
+    first, second, queries = run.passage_shard(0, 3), run.passage_shard(1, 3), run.query_embeddings("test")
+    second.write_bytes(first.read_bytes())
+    named = f"{second} has shard 0 of 3 of the passages, not shard 1 of 3 of the passages"
+    assert refusal(shard=1, num_shards=3) == named
+    assert refusal() == named
+    # 3. Passages in the place of queries.
+    queries.write_bytes(first.read_bytes())
+    assert refusal() == f"{queries} has shard 0 of 3 of the passages, not queries"
+
+
 def test_missing_shards_are_named(run):
     for shard in (0, 2):
         search(run, split="test", shard=shard, num_shards=3)
