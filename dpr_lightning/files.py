@@ -59,11 +59,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[io.TextIOWrapper]:
     """Yield a UTF-8 text file that takes the name `path` when the block ends; compressed where the name ends in .gz."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        if path.suffix != ".gz":
+    with atomic_path(path) as temporary, open_text(temporary, packed=path.suffix == ".gz") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def open_text(path: Path, *, packed: bool = False) -> Iterator[io.TextIOWrapper]:
+    """Yield a new UTF-8 text file, compressed with gzip if `packed`."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        if not packed:
             yield file
             return
-        with gzip.GzipFile("", "wb", fileobj=file.buffer, mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as text:
+        with gzip.GzipFile("", "wb", fileobj=file.buffer, mtime=0) as stream, io.TextIOWrapper(stream, "utf-8") as text:
             yield text
 
 

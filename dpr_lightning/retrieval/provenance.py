@@ -10,6 +10,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import xxhash
 
 from dpr_lightning.embeddings.file import Embeddings, open_embeddings
 from dpr_lightning.embeddings.shards import ShardedEmbeddings
@@ -61,9 +64,9 @@ def merged_provenance(rankings: Sequence[Path], *, depth: int) -> Provenance | N
     """Return the provenance of a ranking merged from those of all shards; None if one of theirs is unknown.
 
     Raises:
-        UserError: The shards were searched with different models, data or indexes.
+        UserError: The shards were searched with different models, data or indexes, or one has been changed since.
     """
-    parts = {file: provenance for file in rankings if (provenance := read_provenance(file))}
+    parts = {file: provenance for file in rankings if (provenance := read_provenance(file, allow_changed=False))}
     if len(parts) < len(rankings):
         return None
     first = parts[rankings[0]]
@@ -76,25 +79,37 @@ def merged_provenance(rankings: Sequence[Path], *, depth: int) -> Provenance | N
     return replace(first, depth=min(depths), embeddings=embeddings)
 
 
-def write_provenance(ranking: Path, provenance: Provenance | None) -> None:
-    """Write the provenance of a finished ranking beside it; delete an earlier one if it is unknown (None)."""
+def write_provenance(ranking: Path, provenance: Provenance | None, content: Path | None = None) -> None:
+    """Write the provenance of a finished ranking beside it; delete an earlier one if it is unknown (None).
+
+    Args:
+        ranking: The ranking.
+        provenance: What it was made from.
+        content: The file that takes the name `ranking` next: a process that is killed before leaves at most
+            a provenance without its ranking.
+    """
     if provenance is None:
         provenance_file(ranking).unlink(missing_ok=True)
     else:
-        write_json(provenance_file(ranking), {"format": _FORMAT, "xxh3": file_hash(ranking), **asdict(provenance)})
+        values = {"format": _FORMAT, "xxh3": file_hash(content or ranking), **asdict(provenance)}
+        write_json(provenance_file(ranking), values | {"check": _check(values)})
 
 
-def read_provenance(ranking: Path) -> Provenance | None:
+def read_provenance(ranking: Path, *, allow_changed: bool = True) -> Provenance | None:
     """Return the provenance of a ranking; None if it is unknown. Warn if the ranking has been changed since.
 
     Raises:
-        UserError: The provenance is damaged, or written by a newer version.
+        UserError: The provenance is damaged, or written by a newer version; or the ranking has been changed since, and
+            this is not allowed.
     """
     file = provenance_file(ranking)
     if not file.is_file():
         return None
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
+        check = values.pop("check", None)  # earlier versions wrote none
+        if check not in (None, _check(values)):
+            raise ValueError("its checksum differs")
         if values.pop("format") != _FORMAT:
             raise ValueError("another format")
         is_current = values.pop("xxh3") == file_hash(ranking)
@@ -103,6 +118,11 @@ def read_provenance(ranking: Path) -> Provenance | None:
         raise UserError(
             f"{file} is damaged, or written by a newer version ({error}). Delete it, or search again."
         ) from error
+    if not is_current and not allow_changed:
+        raise UserError(
+            f"{ranking} is not the file that {file.name} describes: it was damaged or edited. Search this shard again "
+            f"with overwrite=true, or delete {file.name} to merge it nevertheless."
+        )
     if not is_current:
         _log.warning("%s is not the file that %s describes: nothing is known about its origin", ranking, file.name)
     return provenance if is_current else None
@@ -156,6 +176,11 @@ def check_against_embeddings(ranking: Path, provenance: Provenance | None, *, ta
 def provenance_file(ranking: Path) -> Path:
     """Return the path of the file that describes a ranking."""
     return ranking.with_name(f"{ranking.name}.json")
+
+
+def _check(values: dict[str, Any]) -> str:
+    """Return the checksum of all values."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
 
 
 def _name(file: Path) -> str:

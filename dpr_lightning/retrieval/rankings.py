@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dpr_lightning.data.sources import Source
 from dpr_lightning.errors import UserError, check_choice
-from dpr_lightning.files import atomic_write
+from dpr_lightning.files import atomic_path, open_text
 from dpr_lightning.retrieval.ranking_formats import FORMATS, Row, read_rows, recognize
 from dpr_lightning.text_files import BYTE_ORDER_MARK, excerpt
 
@@ -34,26 +34,37 @@ class Ranking(NamedTuple):
     tag: str = ""
 
 
-def write_rankings(path: Path, rankings: Iterable[Ranking], *, format: str) -> int:
+def write_rankings(
+    path: Path, rankings: Iterable[Ranking], *, format: str, describe: Callable[[Path], None] | None = None
+) -> int:
     """Write rankings in the given order, atomically, and return their number.
 
     `trec` is `qid Q0 docid rank score tag`, `text` is Tevatron's `qid<tab>docid<tab>score`, `msmarco` is
     `qid<tab>docid<tab>rank`. Scores are the shortest decimals that read back as the same float32.
+
+    Args:
+        path: The file.
+        rankings: The rankings.
+        format: One of the `WRITTEN_FORMATS`.
+        describe: Called with the finished file before it takes its name `path`.
 
     Raises:
         UserError: An id that the format cannot represent.
     """
     check_choice(format, "format", WRITTEN_FORMATS)
     count = 0
-    with atomic_write(path) as file:
-        for ranking in rankings:
-            _check_ids([ranking.qid, *ranking.docids], format)
-            for rank, (docid, score) in enumerate(zip(ranking.docids, ranking.scores, strict=True), 1):
-                if format == "trec":
-                    file.write(f"{ranking.qid} Q0 {docid} {rank} {score!s} {ranking.tag or _NO_TAG}\n")
-                else:
-                    file.write(f"{ranking.qid}\t{docid}\t{score if format == 'text' else rank!s}\n")
-            count += 1
+    with atomic_path(path) as temporary:
+        with open_text(temporary, packed=path.suffix == ".gz") as file:
+            for ranking in rankings:
+                _check_ids([ranking.qid, *ranking.docids], format)
+                for rank, (docid, score) in enumerate(zip(ranking.docids, ranking.scores, strict=True), 1):
+                    if format == "trec":
+                        file.write(f"{ranking.qid} Q0 {docid} {rank} {score!s} {ranking.tag or _NO_TAG}\n")
+                    else:
+                        file.write(f"{ranking.qid}\t{docid}\t{score if format == 'text' else rank!s}\n")
+                count += 1
+        if describe:
+            describe(temporary)
     return count
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Mapping
@@ -88,8 +89,8 @@ def search(
     retriever = open_retriever(run, passages, method=method, index=index, ann=ann, memory=budget, overwrite=overwrite)
     ranked = zip(queries.ids, retriever.search(Queries(queries.ids, queries), depth=depth), strict=True)
     rankings = (Ranking(qid, one.docids, one.scores, retriever.tag) for qid, one in ranked)
-    count = write_rankings(path, rankings, format=format)
-    write_provenance(path, provenance)
+    describe = functools.partial(write_provenance, path, provenance)
+    count = write_rankings(path, rankings, format=format, describe=describe)
     seconds = time.perf_counter() - start
     speed = f"{count / seconds:,.0f} queries/s"
     return f"{path}: {count:,} queries x {depth:,} of {retriever.rows:,} passages in {seconds:,.1f} s ({speed})"
@@ -146,8 +147,11 @@ def reduce(run: RunDir, *, split: str, depth: int = 100, format: str = "trec", o
     ending, command = RANKING_ENDINGS[format], "search.py -m shard='range(N)'"
     files = complete_shards(run.shard_rankings(split), ending, made_by=command)
     provenance = merged_provenance(files, depth=depth)
-    count = write_rankings(path, merge_rankings(files, depth=depth), format=format)
-    write_provenance(path, provenance)
+    if provenance and provenance.depth is not None and provenance.depth < depth:
+        certain = provenance.depth
+        _log.warning("depth=%d, but a shard was searched to %d only: deeper ranks are not certain", depth, certain)
+    describe = functools.partial(write_provenance, path, provenance)
+    count = write_rankings(path, merge_rankings(files, depth=depth), format=format, describe=describe)
     seconds = time.perf_counter() - start
     speed = f"{count / seconds:,.0f} queries/s"
     return f"{path}: {count:,} queries merged from {len(files)} shards in {seconds:,.1f} s ({speed})"

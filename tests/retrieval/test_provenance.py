@@ -1,8 +1,13 @@
 """A ranking's provenance: read back as written, merged over shards, compared with the embeddings of its run folder."""
 
+import functools
 import json
+import os
+import random
 from dataclasses import replace
+from pathlib import Path
 
+import faiss
 import pytest
 from support.embedding_files import numbers, write_corpus, write_embeddings
 
@@ -18,6 +23,7 @@ from dpr_lightning.retrieval.provenance import (
     read_provenance,
     write_provenance,
 )
+from dpr_lightning.retrieval.stage import reduce, search
 from dpr_lightning.run_dir import RunDir
 
 
@@ -91,6 +97,21 @@ def test_a_damaged_provenance_is_refused(run, text):
         read_provenance(run.ranking("test"))
 
 
+def test_a_flipped_bit_of_a_provenance_is_an_error_or_changes_nothing(run):
+    intact, file = record(run, index="HNSW32,Flat"), provenance_file(run.ranking("test"))
+    original, rng, unnoticed = file.read_bytes(), random.Random(0), 0
+    for position in range(len(original)):
+        content = bytearray(original)
+        content[position] ^= 1 << rng.randrange(8)
+        file.write_bytes(content)
+        try:
+            assert read_provenance(run.ranking("test")) == intact
+            unnoticed += 1
+        except UserError as error:
+            assert "test.trec.json is damaged" in str(error)
+    assert unnoticed < 20  # white space
+
+
 def shard_rankings(run, depths, **changes):
     files = []
     for shard, depth in enumerate(depths):
@@ -116,6 +137,55 @@ def test_a_merged_ranking_is_exact_as_deep_as_its_shards(run, depths, depth, mer
 def test_shards_of_different_searches_are_refused(run, what):
     with pytest.raises(UserError, match=rf"00-of-02.trec and .*01-of-02.trec are of different {what}"):
         merged_provenance(shard_rankings(run, (3, 3), **{what: "other"}), depth=3)
+
+
+def test_a_shard_that_was_changed_is_not_merged(run):
+    files = shard_rankings(run, (3, 3))
+    files[1].write_text("q0 Q0 d1 1 9 t\n")
+    with pytest.raises(UserError, match=r"01-of-02.trec is not the file that 01-of-02.trec.json describes"):
+        reduce(run, split="test", depth=3, overwrite=True)
+    search(run, split="test", shard=1, num_shards=2, depth=3, overwrite=True)
+    assert read_provenance(files[1]).depth == 3
+
+
+@pytest.mark.parametrize("stage", ["search", "reduce"])
+def test_a_kill_between_ranking_and_provenance_loses_neither(run, stage, caplog):
+    """The process dies when the ranking, or its provenance, takes its final name."""
+    path = run.ranking("test")
+    shards = {f"shard {i}": functools.partial(search, run, split="test", shard=i, num_shards=2) for i in range(2)}
+    for each in shards.values():
+        each(depth=3)
+    again = functools.partial({"search": search, "reduce": reduce}[stage], run, split="test", depth=3)
+    for last in (path, provenance_file(path)):
+        for file in (path, provenance_file(path)):
+            file.unlink(missing_ok=True)
+        child = os.fork()
+        if not child:
+            faiss.omp_set_num_threads(1)  # the threads are the parent's
+            rename = Path.replace
+
+            def die_after(self, target, last=last, rename=rename):
+                rename(self, target)
+                if target == last:
+                    os._exit(9)
+
+            Path.replace = die_after
+            try:
+                again()
+            finally:
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        if not path.exists():
+            again()
+        assert read_provenance(path) == described(run, depth=3)
+    assert not caplog.messages
+
+
+def test_merging_shards_of_uneven_depth_names_the_certain_depth(run, caplog):
+    for shard, depth in enumerate((4, 2)):
+        search(run, split="test", shard=shard, num_shards=2, depth=depth)
+    reduce(run, split="test", depth=4, overwrite=True)
+    assert caplog.messages == ["depth=4, but a shard was searched to 2 only: deeper ranks are not certain"]
 
 
 def test_one_unknown_shard_makes_the_merged_provenance_unknown(run):
