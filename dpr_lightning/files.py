@@ -29,15 +29,24 @@ def refuse_overwrite(
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, is_file: bool = False) -> Iterator[Path]:
     """Yield a temporary path that takes the name `path`, flushed to disk, when the block ends without an error.
 
     The block creates a file or a folder at the temporary path. An existing file is replaced in one step. An existing
     folder is moved aside, replaced and then deleted, so that no mixture of old and new exists at any moment. Where
     `path` is a symbolic link, its target is replaced and the link stays.
+
+    Args:
+        path: The final path; missing folders above it, and missing targets of links among them, are created.
+        is_file: The block creates a file; a folder that it cannot replace is then refused before the block.
+
+    Raises:
+        UserError: A file is to replace a folder that is not empty.
     """
     path = path.resolve() if path.is_symlink() else path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    create_parent(path)
+    if is_file:
+        _refuse_folder(path)
     temporary, aside = path.with_name(f".{path.name}.{os.getpid()}.tmp"), path.with_name(f".{path.name}.old")
     if aside.exists() and not path.exists():
         aside.rename(path)  # an earlier process was killed between the two renames below
@@ -47,6 +56,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         for file in [temporary] if temporary.is_file() else filter(Path.is_file, temporary.rglob("*")):
             with file.open("rb+") as opened:
                 flush_to_disk(opened)
+        if temporary.is_file():
+            _refuse_folder(path)
         if path.is_dir():
             _remove(aside)
             path.rename(aside)
@@ -59,7 +70,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[io.TextIOWrapper]:
     """Yield a UTF-8 text file that takes the name `path` when the block ends; compressed where the name ends in .gz."""
-    with atomic_path(path) as temporary, open_text(temporary, packed=path.suffix == ".gz") as file:
+    with atomic_path(path, is_file=True) as temporary, open_text(temporary, packed=path.suffix == ".gz") as file:
         yield file
 
 
@@ -104,6 +115,11 @@ def flush_to_disk(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
+def create_parent(path: Path) -> None:
+    """Create the folder of a path if it is missing, also where a symbolic link leads to a missing folder."""
+    path.parent.resolve().mkdir(parents=True, exist_ok=True)
+
+
 def empty_folder(path: Path) -> None:
     """Delete everything in a folder, if it exists; where `path` is a symbolic link, everything in its target.
 
@@ -121,7 +137,7 @@ def exclusive_lock(path: Path, *, remedy: str = "Wait for it to end") -> Iterato
     Raises:
         UserError: another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    create_parent(path)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -132,6 +148,11 @@ def exclusive_lock(path: Path, *, remedy: str = "Wait for it to end") -> Iterato
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)  # before the release, after which another process may lock it
         lock.release()
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path} is a folder with files, and a file cannot replace it. Move or delete the folder.")
 
 
 def _remove(path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from support.world import ROOT
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import atomic_folder, atomic_write, refuse_overwrite, write_json
+from dpr_lightning.files import atomic_folder, atomic_path, atomic_write, refuse_overwrite, write_json
 
 
 class StopError(Exception):
@@ -66,6 +66,24 @@ def test_an_error_leaves_the_earlier_folder_and_nothing_else(tmp_path):
         raise StopError
     assert list(tmp_path.iterdir()) == [path]
     assert list(path.iterdir()) == [path / "earlier"]
+
+
+def test_a_folder_behind_a_link_is_created(tmp_path):
+    (tmp_path / "rankings").symlink_to(tmp_path / "disk" / "missing")
+    with atomic_write(tmp_path / "rankings" / "a.trec") as file:
+        file.write("x")
+    assert (tmp_path / "disk" / "missing" / "a.trec").read_text() == "x"
+
+
+def test_a_file_does_not_replace_a_folder_with_files(tmp_path):
+    path = tmp_path / "a.trec"
+    path.mkdir()
+    (path / "mine").write_text("x")
+    with pytest.raises(UserError, match=r"a.trec is a folder with files"), atomic_write(path):
+        pytest.fail("refused only after the work")
+    with pytest.raises(UserError, match=r"a.trec is a folder with files"), atomic_path(path) as temporary:
+        temporary.write_text("y")
+    assert [file.name for file in tmp_path.rglob("*")] == ["a.trec", "mine"]
 
 
 KILLED = """

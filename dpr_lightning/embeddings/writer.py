@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dpr_lightning.embeddings.file import DTYPES, FORMAT, Identity, table_size, tensor_entries
 from dpr_lightning.embeddings.ids import Ids
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import exclusive_lock, flush_to_disk, refuse_overwrite
+from dpr_lightning.files import create_parent, exclusive_lock, flush_to_disk, refuse_overwrite
 
 _ALIGNMENT = 64  # bytes: the first embedding's offset in the file is a multiple
 
@@ -62,7 +62,7 @@ class EmbeddingWriter:
         self._header = _header(identity, dim, self.dtype, len(self._ids.utf8), chunk_size)
         self._row_bytes = dim * self.dtype.itemsize
         self._first_embedding = len(self._header) + 8 * table_size(self.rows, chunk_size)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        create_parent(path)
         with self._disk_errors(), contextlib.ExitStack() as opened:
             opened.enter_context(exclusive_lock(path, remedy="Wait for it to end, or choose another shard"))
             refuse_overwrite(path, overwrite)

@@ -17,7 +17,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dpr_lightning.data.datamodule import RetrievalDataModule
 from dpr_lightning.errors import FinishedError, UserError
-from dpr_lightning.files import empty_folder
+from dpr_lightning.files import create_parent, empty_folder
 from dpr_lightning.model.card import Origin
 from dpr_lightning.model.export import save_bi_encoder
 from dpr_lightning.run_dir import RunDir
@@ -47,7 +47,7 @@ def prepare_run(run: RunDir, *, overwrite: bool) -> None:
     model, overwrite = run.model.resolve(), overwrites(run, overwrite)
     if model.exists() and not (model.is_dir() and not any(model.iterdir())) and not overwrite:
         raise FinishedError(run.model)
-    model.parent.mkdir(parents=True, exist_ok=True)
+    create_parent(model)
     if os.path.ismount(model) or model.is_file() or not os.access(model.parent, os.W_OK):
         raise UserError(
             f"{run.model} cannot be replaced by the trained model: it is a file or a mount point, or {model.parent} is "
