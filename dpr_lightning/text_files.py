@@ -126,3 +126,10 @@ def _pieces(path: Path) -> Iterator[tuple[bytes, float]]:
 def excerpt(line: str) -> str:
     """Return the start of a line in quotes for a message, with characters escaped that a terminal would interpret."""
     return repr(line.strip()[:60])
+
+
+def plain_number(text: str) -> str:
+    """Return a number's text; raise ValueError if it has what only Python reads: other digits than 0 to 9, or `_`."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return text

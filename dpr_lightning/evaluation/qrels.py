@@ -10,7 +10,7 @@ import xxhash
 
 from dpr_lightning.data.containers import read_records
 from dpr_lightning.errors import UserError
-from dpr_lightning.text_files import excerpt, read_lines
+from dpr_lightning.text_files import excerpt, plain_number, read_lines
 
 Qrels = dict[str, dict[str, int]]  # {qid: {docid: relevance}}
 _NAMES = {
@@ -103,7 +103,10 @@ def _split(line: str, width: int, has_header: bool) -> list[str]:
     """Return the columns of a line, between tabs if their number fits, else between any white space."""
     tabs = [field.strip() for field in line.split("\t")]
     fits = len(tabs) == width if width else len(tabs) > 2
-    return tabs if fits and (has_header or " " not in tabs[-1]) else line.split()
+    words = line.split()
+    if not has_header and len(tabs) == 3 and len(words) == 4 and words[1] in ("0", "Q0"):
+        return words  # TREC with two tabs among blanks
+    return tabs if fits and (has_header or " " not in tabs[-1]) else words
 
 
 def _columns(names: Sequence[str]) -> dict[str, int]:
@@ -136,7 +139,7 @@ def _read_fields(path: Path) -> Iterator[tuple[int, str, str, int]]:
 
 def _grade(relevance: str | float) -> int:
     """Return a relevance as a whole number. Raises ValueError if it is not one."""
-    value = float(relevance)
+    value = float(plain_number(relevance) if isinstance(relevance, str) else relevance)
     if not value.is_integer():
         raise ValueError
     return int(value)

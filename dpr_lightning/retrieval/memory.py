@@ -70,7 +70,7 @@ def return_freed_arrays() -> None:
 
 def parse_bytes(size: str | int) -> int:
     """Return the number of bytes given as a number or as text like `4GB` or `500 MB` (1 GB = 2**30)."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", str(size), re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", str(size), re.IGNORECASE | re.ASCII)
     if not match:
         raise UserError(f"memory: {size!r} is not a size. Give a number of bytes, or a size like 4GB.")
     return int(float(match[1]) * _UNITS[match[2].upper()])

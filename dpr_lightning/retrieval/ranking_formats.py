@@ -10,13 +10,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.json_stream import JsonStream
-from dpr_lightning.text_files import excerpt, read_lines, read_text
+from dpr_lightning.text_files import excerpt, plain_number, read_lines, read_text
 
-_LARGEST = float(np.finfo(np.float32).max)
+_TOO_LARGE = float(2**128 - 2**103)  # the least number that float32 rounds to infinity
 _CHARACTERS_AT_ONCE = 1 << 20
 _JSON_START = re.compile(r"""\s*(?:(\[)\s*[]{]|({)\s*["}])""")
 _HEAD_LINES = 100_000  # lines that decide between scores and ranks
@@ -114,9 +112,9 @@ def _read_msmarco(path: Path) -> Iterator[Row]:
     for number, line in _lines(path):
         try:
             qid, docid, rank = _three(line)
-            if int(rank) < 1:
+            if (value := int(plain_number(rank))) < 1:
                 raise ValueError
-            yield Row(number, qid, docid, 1 / int(rank))
+            yield Row(number, qid, docid, 1 / value)
         except ValueError:
             raise _other_form(path, number, line, "msmarco", "a rank of at least 1") from None
 
@@ -177,7 +175,9 @@ def _start(path: Path) -> str:
 
 
 def _columns(line: str) -> list[str]:
-    return line.split("\t") if line.count("\t") == 2 else line.split()
+    words = line.split()
+    is_trec = len(words) == 6 and words[1] == "Q0" and _is_number(words[4])  # may have two tabs among blanks
+    return line.split("\t") if line.count("\t") == 2 and not is_trec else words
 
 
 def _three(line: str) -> tuple[str, str, str]:
@@ -190,8 +190,8 @@ def _three(line: str) -> tuple[str, str, str]:
 
 def _finite(score: str | float) -> float:
     """Return a score as a number. Raises ValueError if it is not a number in the range of float32."""
-    value = float(score)
-    if not abs(value) <= _LARGEST:
+    value = float(plain_number(score) if isinstance(score, str) else score)
+    if not abs(value) < _TOO_LARGE:
         raise ValueError
     return value
 

@@ -49,14 +49,16 @@ def write_rankings(
         describe: Called with the finished file before it takes its name `path`.
 
     Raises:
-        UserError: An id that the format cannot represent.
+        UserError: An id that the format cannot represent, or a score that is not finite.
     """
     check_choice(format, "format", WRITTEN_FORMATS)
     count = 0
-    with atomic_path(path) as temporary:
+    with atomic_path(path, is_file=True) as temporary:
         with open_text(temporary, packed=path.suffix == ".gz") as file:
             for ranking in rankings:
                 _check_ids([ranking.qid, *ranking.docids], format)
+                if not np.isfinite(ranking.scores).all():
+                    raise UserError(f"{path}: query {ranking.qid} has a score that is not finite. Search again.")
                 for rank, (docid, score) in enumerate(zip(ranking.docids, ranking.scores, strict=True), 1):
                     if format == "trec":
                         file.write(f"{ranking.qid} Q0 {docid} {rank} {score!s} {ranking.tag or _NO_TAG}\n")

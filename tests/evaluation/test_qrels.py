@@ -11,11 +11,13 @@ from dpr_lightning.evaluation.qrels import qrels_fingerprint, read_qrels
 
 
 def test_qrels_are_read_with_any_blanks(tmp_path):
-    (tmp_path / "q").write_text("q1 0 d1 1\r\n\nq1\t0\td2  0\nq2 Q0 dé 2\n", encoding="utf-8")
+    (tmp_path / "q").write_text("q1 Q0\td1\t1\r\n\nq1\t0\td2  0\nq2 Q0 dé 2\n", encoding="utf-8")
     assert read_qrels(tmp_path / "q") == {"q1": {"d1": 1, "d2": 0}, "q2": {"dé": 2}}
 
 
-@pytest.mark.parametrize("line", ["q1 0 d2", "q1 0 d2 yes", "q1 0 d 2 1", "q1 0 d2 0.5"])
+@pytest.mark.parametrize(
+    "line", ["q1 0 d2", "q1 0 d2 yes", "q1 0 d 2 1", "q1 0 d2 0.5", "q1 0 d2 1_0", "q1 0 d2 \u0661"]
+)
 def test_a_malformed_line_is_named(tmp_path, line):
     (tmp_path / "q").write_text(f"q1 0 d1 1\n{line}\n")
     with pytest.raises(UserError) as error:

@@ -118,6 +118,20 @@ def test_foreign_runs_are_sorted_by_every_digit_of_their_scores(tmp_path):
     assert next(read_rankings(file)).tag == "other"
 
 
+def test_a_trec_line_may_have_two_tabs_among_blanks(tmp_path):
+    file = write(tmp_path / "a.trec", "q1 Q0\td1 1 0.5\t7\nq1 Q0 d2 2 0.25 7\n")
+    assert as_lists(read_rankings(file)) == [("q1", ["d1", "d2"], [0.5, 0.25])]
+
+
+def test_only_finite_scores_are_written_and_all_are_read_back(tmp_path):
+    largest, file = np.finfo(np.float32).max, tmp_path / "a.trec"
+    write_rankings(file, [Ranking("q", ["a", "b"], np.array([largest, -largest], np.float32))], format="trec")
+    assert as_lists(read_rankings(file)) == [("q", ["a", "b"], [largest, -largest])]
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(UserError, match="query q has a score that is not finite"):
+            write_rankings(file, [Ranking("q", ["a"], np.array([bad], np.float32))], format="trec")
+
+
 def test_tevatron_text_may_have_blanks_in_ids_or_as_separator(tmp_path):
     file = write(tmp_path / "rank.txt", "a q\tdoc 1\t1\na q\tdoc 2\t2.5\n01 7 1e-3\n")
     assert as_lists(read_rankings(file)) == [("a q", ["doc 2", "doc 1"], [2.5, 1.0]), ("01", ["7"], [np.float32(1e-3)])]
@@ -132,6 +146,8 @@ def test_tevatron_text_may_have_blanks_in_ids_or_as_separator(tmp_path):
         "q1\td2\tnan",
         "q1\td2\tinf",
         "q1\td2\t1e39",
+        "q1 Q0 d2 2 1_0 t",
+        "q1 Q0 d2 2 \u0661 t",
         "q1\t\t0.5",
         "q1 Q0 d2 2 0.5 t more",
     ],

@@ -168,6 +168,8 @@ def test_impossible_settings_are_refused(run):
         ({"depth": 0}, "depth: 0 is not a whole number of at least 1"),
         ({"format": "csv"}, "format: 'csv' is not possible. Set `format` to one of: trec, text"),
         ({"memory": "lots"}, "memory: 'lots' is not a size"),
+        ({"memory": "\u0661GB"}, "memory: '\u0661GB' is not a size"),
+        ({"memory": "1\u212a"}, "memory: '1\u212a' is not a size"),
         ({"shard": 3, "num_shards": 3}, "shard: 3 does not exist"),
         ({"method": "bm42"}, "method: 'bm42' is not possible. Set `method` to one of: exact, index"),
         ({"method": "exact", "index": "Flat"}, "method: exact contradicts index=Flat"),
