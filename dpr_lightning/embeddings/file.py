@@ -104,6 +104,21 @@ class Embeddings:
             if not keep:
                 release_pages(self.array)
 
+    def at(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the embeddings [R, dim] of rows [R]; each chunk that has one is compared with its checksum once.
+
+        Raises:
+            UserError: A chunk is not as it was written.
+        """
+        for chunk in sorted(set((rows // self.chunk_size).tolist()) - self._intact):
+            part = self.array[chunk * self.chunk_size : (chunk + 1) * self.chunk_size]
+            if xxhash.xxh3_64_intdigest(part.data) != self._checksums[chunk]:
+                first = chunk * self.chunk_size
+                raise self._damaged(f"rows {first:,} to {first + len(part) - 1:,}")
+            self._intact.add(chunk)
+            release_pages(self.array)
+        return self.array[rows]
+
     def verify(self) -> None:
         """Raise UserError, naming what is damaged first, unless embeddings and ids are as they were written."""
         for _ in self.blocks(self.chunk_size):

@@ -59,12 +59,12 @@ class ShardedEmbeddings:
             yield from shard.blocks(rows, keep=keep)
 
     def gather(self, rows: Rows) -> NDArray[np.float32]:
-        """Return the embeddings [R, dim] of ascending corpus rows [R], without comparing them with their checksums."""
+        """Return the embeddings [R, dim] of ascending corpus rows [R]; see `Embeddings.at`."""
         gathered = np.empty((len(rows), self.dim), np.float32)
         for shard, start, stop in zip(self.shards, self._starts[:-1], self._starts[1:], strict=True):
             first, last = np.searchsorted(rows, (start, stop))
             if first < last:
-                gathered[first:last] = shard.array[rows[first:last] - start]
+                gathered[first:last] = shard.at(rows[first:last] - start)
         return gathered
 
     def docids(self, rankings: Sequence[Rows] | Rows) -> Iterator[list[str]]:

@@ -156,8 +156,9 @@ class _RunningTopK:
     def _merge(self, queries: Rows, block: NDArray[np.float32], rows: Rows) -> None:
         """Merge rows [q, R] of the block into the rankings of some queries; -1 is ignored, a row appears once."""
         scores = score_pairs(self.queries[queries], block, rows)
-        if not np.isfinite(scores[rows >= 0]).all():
-            _refuse("passage", self.rows_seen + rows[(rows >= 0) & ~np.isfinite(scores)][0])
+        if len(bad := np.argwhere((rows >= 0) & ~np.isfinite(scores))):
+            query, row = queries[bad[0, 0]], rows[tuple(bad[0])]
+            _refuse("passage", self.rows_seen + row, self.queries[query], block[row])
         before = self.keys[queries]
         better = (scores >= unpack_scores(before[:, -1:])).any(0)
         new = pack_keys(scores[:, better], self.rows_seen + rows[:, better])
@@ -173,9 +174,15 @@ def _norms(vectors: NDArray[np.float32], first_row: int, what: str) -> NDArray[n
     faiss.fvec_norms_L2sqr(*arrays, vectors.shape[1], len(vectors))  # type: ignore[attr-defined]
     norms: NDArray[np.float32] = np.sqrt(squares + underflow)
     if not np.isfinite(norms).all():
-        _refuse(what, first_row + np.flatnonzero(~np.isfinite(norms))[0])
+        row = np.flatnonzero(~np.isfinite(norms))[0]
+        _refuse(what, first_row + row, vectors[row])
     return norms
 
 
-def _refuse(what: str, row: int) -> None:
+def _refuse(what: str, row: int, *vectors: NDArray[np.float32]) -> None:
+    if all(np.isfinite(vector).all() for vector in vectors):
+        raise UserError(
+            f"the embedding of {what} row {row} is so long that scores are too large for 32-bit numbers. "
+            "Use a model with normalize=true, and encode queries and passages again."
+        )
     raise UserError(f"the embedding of {what} row {row} is not finite. Encode it again in 32-bit precision.")

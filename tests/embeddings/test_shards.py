@@ -175,6 +175,18 @@ def test_a_docid_twice_in_a_ranking_is_refused_with_its_files(tmp_path):
         )
 
 
+def test_gathered_rows_of_a_damaged_chunk_are_refused(tmp_path):
+    path = shard(tmp_path, 0, rows=(7, 0, 0))  # chunks of 3 rows
+    content = bytearray(path.read_bytes())
+    start = content.find(numbers(7)[4].tobytes())
+    content[start] ^= 1
+    path.write_bytes(content)
+    passages = ShardedEmbeddings([open_embeddings(path)])
+    np.testing.assert_array_equal(passages.gather(np.array([1, 6])), numbers(7)[[1, 6]])
+    with pytest.raises(UserError, match="rows 3 to 5 are damaged"):
+        passages.gather(np.array([1, 3]))
+
+
 def test_damaged_ids_of_any_shard_are_an_error_before_a_docid(tmp_path):
     paths = [shard(tmp_path, number) for number in range(3)]
     content = bytearray(paths[1].read_bytes())

@@ -166,6 +166,16 @@ def test_an_embedding_that_is_not_finite_is_named_by_its_row(bad):
         topk_inner_product(passages, [np.ones((1, 2), np.float32)], depth=1)
 
 
+def test_embeddings_whose_scores_overflow_are_told_from_those_not_finite():
+    passages, query = np.full((10, 2), 1e15, np.float32), np.full((1, 2), 1e18, np.float32)
+    passages[7] = 1e22
+    for queries in few_and_many(query):
+        with pytest.raises(UserError, match=r"passage row 7 is so long that scores .* normalize=true"):
+            topk_inner_product(queries, [passages], depth=1)
+        with pytest.raises(UserError, match="query row 0 is so long that scores"):
+            topk_inner_product(queries * np.float32(1e10), [passages], depth=1)
+
+
 def test_impossible_searches_are_refused():
     queries = np.ones((1, 3), np.float32)
     with pytest.raises(UserError, match="queries have 3 dimensions, passages 2"):
