@@ -15,7 +15,7 @@ from dpr_lightning.embeddings.shards import ShardedEmbeddings
 from dpr_lightning.errors import UserError, check_choice, check_positive
 from dpr_lightning.retrieval.candidates import Rows, Scores
 from dpr_lightning.retrieval.exact import exact_topk
-from dpr_lightning.retrieval.index_file import open_index
+from dpr_lightning.retrieval.index_file import faiss_errors, open_index
 from dpr_lightning.retrieval.memory import plan_search
 from dpr_lightning.retrieval.retriever import Queries, Ranked
 from dpr_lightning.retrieval.topk import ROWS_AT_ONCE, score_pairs
@@ -23,6 +23,7 @@ from dpr_lightning.run_dir import RunDir
 
 _log = logging.getLogger(__name__)
 _FAISS_NAMES = {"nprobe": "nprobe", "ef_search": "efSearch"}
+_LARGEST = (1 << 31) - 1  # FAISS's int
 _RECALL_QUERIES, _RECALL_CUTOFF = 100, 100
 
 
@@ -60,13 +61,13 @@ class FaissIndex:
             check_choice(name, "ann", [*_FAISS_NAMES, "rescore"])
             if value is not None:
                 check_positive(value, f"ann.{name}")
+        self.rows = passages.rows
         self._index = open_index(run, factory, passages, memory=memory, overwrite=overwrite)
         for name in _FAISS_NAMES:
             if (value := ann.get(name)) is not None:
                 self._set(name, value, factory)
         self._factory, self._passages, self._memory = factory, passages, memory
         self._rescore = ann.get("rescore")
-        self.rows = passages.rows
         self.tag = f"dpr_lightning-{passages.model_fingerprint[:8]}"
 
     def search(self, queries: Queries, *, depth: int) -> Iterator[Ranked]:
@@ -94,7 +95,8 @@ class FaissIndex:
     def _topk(self, queries: NDArray[Any], depth: int) -> list[tuple[Scores, Rows]]:
         """Return scores and corpus rows of up to `depth` passages of each query [Q, dim], best first."""
         queries = np.ascontiguousarray(queries, np.float32)
-        scores, rows = self._index.search(queries, self._candidates(depth))
+        with faiss_errors(self._factory):
+            scores, rows = self._index.search(queries, self._candidates(depth))
         return [self._ranked(*one, depth) for one in zip(queries, scores, rows, strict=True)]
 
     def _ranked(self, query: NDArray[np.float32], scores: Scores, rows: Rows, depth: int) -> tuple[Scores, Rows]:
@@ -134,6 +136,7 @@ class FaissIndex:
         return f"recall@{cutoff} {np.mean(shares):.4f} against exact search over {len(sample)} queries"
 
     def _set(self, name: str, value: int, factory: str) -> None:
+        value = min(value, self.rows, _LARGEST)  # neither lists nor candidates can be more than passages
         try:
             faiss.ParameterSpace().set_index_parameter(self._index, _FAISS_NAMES[name], value)
         except RuntimeError:

@@ -56,7 +56,7 @@ def open_index(
         raise UserError(f"index: {folder} does not exist. Build it with search.py index='{factory}'.")
     if problem and (memory is None or not overwrite):
         raise UserError(f"index: {folder} is {problem}. Set overwrite=true to build it again, or delete it.")
-    with _faiss_errors(factory):
+    with faiss_errors(factory):
         if memory is not None and (problem or not folder.exists()):
             _build(folder, factory, passages, memory)
         return faiss.read_index(str(folder / "passages.faiss"), faiss.IO_FLAG_MMAP_IFC)
@@ -118,7 +118,8 @@ def _problem(folder: Path, factory: str, passages: ShardedEmbeddings) -> str | N
 
 
 @contextmanager
-def _faiss_errors(factory: str) -> Iterator[None]:
+def faiss_errors(factory: str) -> Iterator[None]:
+    """Turn errors of FAISS in the block into a UserError that names the index."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -125,6 +125,12 @@ def test_settings_change_recall(run, caplog):
     assert low < 0.9 < high
 
 
+@pytest.mark.parametrize(("factory", "name"), [("IVF16,Flat", "nprobe"), ("HNSW8,Flat", "ef_search")])
+def test_a_search_is_as_wide_as_the_corpus_at_most(run, factory, name):
+    rankings = [rankings_of(run, factory, depth=9, ann={name: value}) for value in (900, 2**31 - 1, 2**31, 2**70)]
+    assert all([one.docids for one in each] == [one.docids for one in rankings[0]] for each in rankings)
+
+
 def test_rankings_shorter_than_depth_are_counted(run, caplog):
     with caplog.at_level(logging.WARNING):
         rankings = rankings_of(run, "IVF16,Flat", depth=200, ann={"nprobe": 1, "rescore": 2})
