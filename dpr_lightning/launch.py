@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.call_record import write_call_record
-from dpr_lightning.command_line import hydra_words, quoted
+from dpr_lightning.command_line import decoded_split, hydra_words, quoted
 from dpr_lightning.errors import FinishedError, UserError, report_user_errors
 from dpr_lightning.files import atomic_write
 from dpr_lightning.run_dir import RunDir
@@ -58,6 +58,10 @@ class Config(Arguments):
         for key, value in changes.items():
             self._composed[key] = value
         values: Any = OmegaConf.to_container(self._composed, resolve=True)
+        for name in ("queries", "qrels"):
+            files = values["data"].get(name) if isinstance(values.get("data"), dict) else None
+            if isinstance(files, dict):
+                values["data"][name] = {decoded_split(split): file for split, file in files.items()}
         self.values = values
 
     def __getitem__(self, key: str) -> Any:
