@@ -145,7 +145,7 @@ def test_an_invalid_training_row_is_named_by_key_file_row_and_field(assert_refus
         ("nothing.jsonl", "there is no file"),
         ("nothing-*.jsonl", "no file matches the glob"),
         ("folder", "is a folder"),
-        ("notes.txt", "is not a .jsonl, .jsonl.gz or .parquet file"),
+        ("notes.txt", "is not a .jsonl, .json, .csv, .tsv"),
     ],
 )
 def test_a_path_without_data_is_named(assert_refused, tmp_path, pattern, words):
@@ -212,7 +212,7 @@ CORPORA = {
     "duplicate docid": ([passage(0), passage(1), passage(0)], 'row 3: docid "d0" is also in an earlier row'),
     "null text": ([passage(0), {"docid": "d1", "text": None}], 'row 2 (docid "d1"): text is null'),
     "missing text": ([passage(0), {"docid": "d1", "title": "x"}], 'row 2 (docid "d1"): text is missing'),
-    "missing docid": ([{"title": "x", "text": "y"}], "row 1: docid is missing"),
+    "missing docid": ([{"title": "x", "text": "y"}], "has the fields title, text"),
     "no rows": ([], "has no rows"),
 }
 
@@ -428,7 +428,7 @@ def test_a_finished_stage_is_not_made_again_without_overwrite(assert_refused, fi
     assert_refused("encode", ["side=query"], "test.safetensors is finished already", "overwrite=true")
     assert_refused("search", ["shard=1"], "01-of-03.trec is finished already", "overwrite=true")
     (finished_run / "rankings" / "test.trec").write_text("ours\n")
-    assert_refused("search", [], "test.trec is finished already", "overwrite=true")
+    assert_refused("search", [], "test.trec, made from unknown embeddings, is finished already", "overwrite=true")
     assert_refused("reduce", [], "test.trec is finished already", "overwrite=true")
     assert_refused("evaluate", [], "evaluation/test is finished already", "overwrite=true")
 
