@@ -1,4 +1,4 @@
-"""The command line as Hydra's grammar wants it, whatever characters a user's paths and names hold."""
+"""Translates the command line into Hydra's grammar, so that paths and names may contain any characters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def hydra_words(words: list[str]) -> list[str]:
     words = [_add_split(word) for word in words]
     for word in words:
         if added := _ADDED_KEY.match(word):
-            raise UserError(f"{added[1]}: there is no such config key. See `--cfg job` for all keys.")
+            raise UserError(f"{added[1]}: the config key does not exist. See `--cfg job` for all keys.")
     overrides = [_parse(word) for word in words if "=" in word and not word.startswith("-")]
     launcher = next((word for word in words if word.startswith("hydra/launcher=")), None)
     if not sweep:
@@ -48,7 +48,7 @@ def hydra_words(words: list[str]) -> list[str]:
             raise UserError(f"hydra/launcher: {launcher} is for sweeps. Add -m, also for one job, or leave it out.")
         return words
     if launcher and launcher.startswith("hydra/launcher=slurm") and not shutil.which("srun"):
-        raise UserError("hydra/launcher: there is no SLURM here (no srun). Leave it out, or start this where SLURM is.")
+        raise UserError("hydra/launcher: this machine has no srun. Leave it out, or run this on a SLURM machine.")
     fixed = {override.key_or_group for override in overrides if not override.is_sweep_override()} | {"overwrite"}
     if "run_dir" not in fixed:
         fixed.add("experiment")
@@ -99,7 +99,7 @@ def _parse(word: str) -> Override:
         options = option if isinstance(option, list) else [option]
         is_default = group == "experiment" and option is None
         if group in _GROUPS and not is_default and not all(isinstance(one, str | dict | Sweep) for one in options):
-            raise UserError(f"{word}: there is no such option. Choose one of conf/{group}/.")
+            raise UserError(f"{word}: the option does not exist. Choose one of conf/{group}/.")
         return override
     except HydraException as error:
         key, _, value = word.partition("=")
