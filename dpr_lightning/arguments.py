@@ -1,6 +1,6 @@
 """From config keys to arguments: which keys a function takes, their types, and errors in terms of keys.
 
-Functions know their argument names only. What is called through `call` reports a mistake under its own name
+Functions know their argument names only. A function called through `call` reports a mistake under its own name
 (`pooling: …`), and the message that a user reads names the config key (`model.pooling: …`).
 """
 
@@ -88,7 +88,7 @@ def with_keys(message: str, keys: Mapping[str, str]) -> str:
 
 
 def check_type(value: Any, hint: Any, key: str) -> None:
-    """Raise UserError if a config value does not have the type of a hint; classes of other kinds pass."""
+    """Raise UserError if a config value does not have the type of a hint; other hints are not checked."""
     if not _matches(value, hint):
         wanted = " or ".join(dict.fromkeys(_describe(option) for option in _options(hint)))
         raise UserError(f"{key}: {value!r} is not {wanted}. Correct {key}.")

@@ -1,4 +1,4 @@
-"""The command line as Hydra's grammar wants it, whatever characters a user's paths and names hold."""
+"""Translates the command line into Hydra's grammar, so that paths and names may contain any characters."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ _ADDED_KEY = re.compile(
     r"\+{1,2}((?:model|encode|ann|grad_cache|checkpoint|early_stopping|data)\.(?!queries\.|qrels\.)[^=]*)="
 )
 _TEXT_KEYS = re.compile(
-    r"\+{0,2}(?:name|run_dir|model_dir|run_file|split|index|data\.(?:train|dev|corpus)|data\.(?:queries|qrels)\.[^=]+|"
+    r"\+{0,2}(?:name|run_dir|model_dir|run_file|split|index|data\.(?:train|dev|corpus|root|set)|data\.(?:queries|qrels)\.[^=]+|"
     r"model\.(?:name_or_path|separator|query_prompt|passage_prompt))"
 )
-_GRAMMAR = re.compile(r"""null|'.*'|".*"|\[.*\]|(?:choice|glob|range|shuffle|sort)\(.*\)|.*\$\{.*""", re.DOTALL)
+_GRAMMAR = re.compile(r"""null|'.*'|".*"|(?:choice|glob|range|shuffle|sort)\(.*\)|.*\$\{[^{}]+\}.*""", re.DOTALL)
+_SPLIT = re.compile(r"\+{0,2}(data\.(?:queries|qrels)\.)([^=]+)=(.*)", re.DOTALL)
+_ENCODED = "hex_"  # starts a split's name that Hydra's grammar does not allow, followed by its UTF-8 bytes
 
 
 def hydra_words(words: list[str]) -> list[str]:
@@ -35,10 +37,10 @@ def hydra_words(words: list[str]) -> list[str]:
     """
     sweep = any(word in _MULTIRUN for word in words)
     words = [_quote_text(word, sweep) for word in words]
-    words = [re.sub(r"^(data\.(?:queries|qrels)\.)", r"++\1", word) for word in words]
+    words = [_add_split(word) for word in words]
     for word in words:
         if added := _ADDED_KEY.match(word):
-            raise UserError(f"{added[1]}: there is no such config key. See `--cfg job` for all keys.")
+            raise UserError(f"{added[1]}: the config key does not exist. See `--cfg job` for all keys.")
     overrides = [_parse(word) for word in words if "=" in word and not word.startswith("-")]
     launcher = next((word for word in words if word.startswith("hydra/launcher=")), None)
     if not sweep:
@@ -46,7 +48,7 @@ def hydra_words(words: list[str]) -> list[str]:
             raise UserError(f"hydra/launcher: {launcher} is for sweeps. Add -m, also for one job, or leave it out.")
         return words
     if launcher and launcher.startswith("hydra/launcher=slurm") and not shutil.which("srun"):
-        raise UserError("hydra/launcher: there is no SLURM here (no srun). Leave it out, or start this where SLURM is.")
+        raise UserError("hydra/launcher: this machine has no srun. Leave it out, or run this on a SLURM machine.")
     fixed = {override.key_or_group for override in overrides if not override.is_sweep_override()} | {"overwrite"}
     if "run_dir" not in fixed:
         fixed.add("experiment")
@@ -61,12 +63,33 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
+def decoded_split(name: str) -> str:
+    """Return the name of a split that `hydra_words` may have encoded."""
+    return bytes.fromhex(name.removeprefix(_ENCODED)).decode() if name.startswith(_ENCODED) else name
+
+
 def _quote_text(word: str, sweep: bool) -> str:
     key, equals, value = word.partition("=")
     if not (equals and value and _TEXT_KEYS.fullmatch(key)) or _GRAMMAR.fullmatch(value):
         return word
-    parts = value.split(",") if sweep and not key.endswith("index") else [value]
-    return f"{key}={','.join(part if _GRAMMAR.fullmatch(part) else quoted(part) for part in parts)}"
+    if value[0] == "[" and value[-1] == "]":
+        return f"{key}=[{_quote_parts(value[1:-1].split(','))}]"
+    return f"{key}={_quote_parts(value.split(',') if sweep and not key.endswith('index') else [value])}"
+
+
+def _quote_parts(parts: list[str]) -> str:
+    parts = [part.strip() for part in parts] if len(parts) > 1 else parts
+    return ",".join(part if not part or _GRAMMAR.fullmatch(part) else quoted(part) for part in parts)
+
+
+def _add_split(word: str) -> str:
+    """Return the override that adds a file of a split, whatever the split's name."""
+    if not (match := _SPLIT.fullmatch(word)):
+        return word
+    group, split, value = match.groups()
+    if not re.fullmatch(r"[A-Za-z_][\w.]*", split, re.ASCII):
+        split = f"{_ENCODED}{split.encode().hex()}"
+    return f"++{group}{split}={value}"
 
 
 def _parse(word: str) -> Override:
@@ -76,7 +99,7 @@ def _parse(word: str) -> Override:
         options = option if isinstance(option, list) else [option]
         is_default = group == "experiment" and option is None
         if group in _GROUPS and not is_default and not all(isinstance(one, str | dict | Sweep) for one in options):
-            raise UserError(f"{word}: there is no such option. Choose one of conf/{group}/.")
+            raise UserError(f"{word}: the option does not exist. Choose one of conf/{group}/.")
         return override
     except HydraException as error:
         key, _, value = word.partition("=")

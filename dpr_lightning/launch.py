@@ -1,4 +1,4 @@
-"""Between Hydra and plain arguments: turns a function of a config into a command with short errors and exit codes."""
+"""Turns a function of a config into a Hydra command with one-line errors and exit codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.call_record import write_call_record
-from dpr_lightning.command_line import hydra_words, quoted
+from dpr_lightning.command_line import decoded_split, hydra_words, quoted
 from dpr_lightning.errors import FinishedError, UserError, report_user_errors
 from dpr_lightning.files import atomic_write
 from dpr_lightning.run_dir import RunDir
@@ -58,6 +58,10 @@ class Config(Arguments):
         for key, value in changes.items():
             self._composed[key] = value
         values: Any = OmegaConf.to_container(self._composed, resolve=True)
+        for name in ("queries", "qrels"):
+            files = values["data"].get(name) if isinstance(values.get("data"), dict) else None
+            if isinstance(files, dict):
+                values["data"][name] = {decoded_split(split): file for split, file in files.items()}
         self.values = values
 
     def __getitem__(self, key: str) -> Any:
@@ -116,7 +120,7 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         with (
             passed_to_launching_command(folder),
             report(message=lambda error: _logged(_message(error, config)), interrupted=interrupted),
-            _kept_environment(),
+            _restored_environment(),
         ):
             config.resolve()
             words = [job.job.name, *job.overrides.task]
@@ -127,13 +131,13 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
 
     @functools.wraps(task)
     def entry() -> None:
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no report of the pooler that is left out
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # do not report the unused pooler
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no report of each attempt to reach the hub
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # do not report each attempt to reach the hub
         logging.captureWarnings(True)
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on a newer torch
         warnings.filterwarnings("ignore", ".*srun. command is available")  # Lightning, on a login node of SLURM
-        os.environ[_FULL_ERROR] = "1"  # while the config is composed: lets Hydra raise what it would print at length
+        os.environ[_FULL_ERROR] = "1"  # makes Hydra raise errors while it composes, instead of printing them
         with report(message=lambda error: _message(error, Config({}))), failures_in_one_line():
             sys.argv[1:] = hydra_words(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=task.__name__)(run)()
@@ -243,7 +247,7 @@ def config_errors(key: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _kept_environment() -> Iterator[None]:
+def _restored_environment() -> Iterator[None]:
     """Restore the environment variables, some of which Lightning sets for other processes, for a sweep's next job."""
     kept = dict(os.environ)
     try:
@@ -265,9 +269,9 @@ def _message(error: Exception, config: Config) -> str:
     """Return what to tell the user; Hydra's own errors get a remedy in our terms."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group}={option}: there is no such option. Set {group} to one of: {', '.join(error.options)}."
+        return f"{group}={option}: the option does not exist. Set {group} to one of: {', '.join(error.options)}."
     if unknown := re.match(r"Could not override '([^']+)'\.", str(error)):
-        return f"{unknown[1]}: there is no such config key. See `--cfg job` for all keys."
+        return f"{unknown[1]}: the config key does not exist. See `--cfg job` for all keys."
     if unmerged := re.match(r"Error merging override (?:\+\+)?([^=]+)=", str(error)):
         return f"{unmerged[1]}: it is a group of keys, which this value cannot replace. Set its keys."
     if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):

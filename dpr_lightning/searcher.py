@@ -1,4 +1,4 @@
-"""Questions in, passages out: a run's model, embeddings and corpus behind one method."""
+"""Searches the corpus of a run with questions as text."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Searcher:
         folder = Path(model_dir or run.model)
         bi_encoder = load_bi_encoder(folder)
         if fingerprint_at(bi_encoder, passages.dim) != passages.model_fingerprint:
-            raise UserError(f"{passages.path} is by another model than {folder}. Encode the corpus again.")
+            raise UserError(f"{passages.path} was encoded by another model than {folder}. Encode the corpus again.")
         if self._corpus.fingerprint != passages.data_fingerprint:
-            raise UserError(f"corpus: {passages.path} was made of another corpus than {corpus}. Give that corpus.")
+            raise UserError(f"corpus: {passages.path} was encoded from another corpus than {corpus}. Give that corpus.")
         self._retriever = open_retriever(run, passages, index=index, ann=ann)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         precision = resolve_precision("auto", self._device)

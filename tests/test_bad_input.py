@@ -39,11 +39,11 @@ def assert_refused(command, settings, tmp_path):
 
 
 CONFIG_MISTAKES = [
-    ("optimiser.lr=1", "optimiser.lr: there is no such config key"),
-    ("optimizer.momentum=1", "optimizer.momentum: there is no such config key"),
-    ("trainer.epochs=3", "trainer.epochs: there is no such config key"),
-    ("experiment=nope", "experiment=nope: there is no such option", "nq_single_gpu, nq_untie"),
-    ("trainer=tpu", "trainer=tpu: there is no such option", "cpu, ddp, gpu"),
+    ("optimiser.lr=1", "optimiser.lr: the config key does not exist"),
+    ("optimizer.momentum=1", "optimizer.momentum: the config key does not exist"),
+    ("trainer.epochs=3", "trainer.epochs: the config key does not exist"),
+    ("experiment=nope", "experiment=nope: the option does not exist", "nq_single_gpu, nq_untie"),
+    ("trainer=tpu", "trainer=tpu: the option does not exist", "cpu, ddp, gpu"),
     ("+optimizer.momentum=1", "optimizer: ", "momentum"),
     ("overwrite=no", "overwrite: 'no' is not true or false"),
     ("seed=abc", "seed: 'abc' is not a whole number"),
@@ -78,13 +78,13 @@ CONFIG_MISTAKES = [
     ("+trainer.epochs=3", "trainer: ", "epochs"),
     ("trainer.val_check_interval=1000", "trainer: ", "val_check_interval", "1000"),
     ("trainer.strategy=ddp_spawn", "trainer.strategy: processes that are spawned cannot", "ddp"),
-    ("+model.dropout=0.1", "model.dropout: there is no such config key"),
-    ("+encode.batch_size=8", "encode.batch_size: there is no such config key"),
-    ("data=0", "data=0: there is no such option"),
+    ("+model.dropout=0.1", "model.dropout: the config key does not exist"),
+    ("+encode.batch_size=8", "encode.batch_size: the config key does not exist"),
+    ("data=0", "data=0: the option does not exist"),
     ("logger.csv=3", "logger.csv: 3 is not a group of keys"),
     ("data.qrels=[1]", "data.qrels: it is a group of keys"),
     ("model.normalize=[1]", "model.normalize: [1] is not true or false"),
-    ("optimizer=2024", "optimizer=2024: there is no such option"),
+    ("optimizer=2024", "optimizer=2024: the option does not exist"),
     ("logger.csv.folder=3.5", "logger.csv.folder: 3.5 is not text"),
 ]
 
@@ -145,7 +145,7 @@ def test_an_invalid_training_row_is_named_by_key_file_row_and_field(assert_refus
         ("nothing.jsonl", "there is no file"),
         ("nothing-*.jsonl", "no file matches the glob"),
         ("folder", "is a folder"),
-        ("notes.txt", "is not a .jsonl, .jsonl.gz or .parquet file"),
+        ("notes.txt", "is not a .jsonl, .json, .csv, .tsv"),
     ],
 )
 def test_a_path_without_data_is_named(assert_refused, tmp_path, pattern, words):
@@ -212,7 +212,7 @@ CORPORA = {
     "duplicate docid": ([passage(0), passage(1), passage(0)], 'row 3: docid "d0" is also in an earlier row'),
     "null text": ([passage(0), {"docid": "d1", "text": None}], 'row 2 (docid "d1"): text is null'),
     "missing text": ([passage(0), {"docid": "d1", "title": "x"}], 'row 2 (docid "d1"): text is missing'),
-    "missing docid": ([{"title": "x", "text": "y"}], "row 1: docid is missing"),
+    "missing docid": ([{"title": "x", "text": "y"}], "has the fields title, text"),
     "no rows": ([], "has no rows"),
 }
 
@@ -428,7 +428,7 @@ def test_a_finished_stage_is_not_made_again_without_overwrite(assert_refused, fi
     assert_refused("encode", ["side=query"], "test.safetensors is finished already", "overwrite=true")
     assert_refused("search", ["shard=1"], "01-of-03.trec is finished already", "overwrite=true")
     (finished_run / "rankings" / "test.trec").write_text("ours\n")
-    assert_refused("search", [], "test.trec is finished already", "overwrite=true")
+    assert_refused("search", [], "test.trec, made from unknown embeddings, is finished already", "overwrite=true")
     assert_refused("reduce", [], "test.trec is finished already", "overwrite=true")
     assert_refused("evaluate", [], "evaluation/test is finished already", "overwrite=true")
 

@@ -6,7 +6,7 @@ from hydra.core.override_parser.types import QuotedString
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dpr_lightning.command_line import hydra_words, quoted
+from dpr_lightning.command_line import decoded_split, hydra_words, quoted
 from dpr_lightning.errors import UserError
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -34,7 +34,7 @@ def test_text_keys_take_any_characters(key, text):
     assert value_of(word) == text
 
 
-@pytest.mark.parametrize("value", ["null", "[a.jsonl,b.jsonl]", "'quoted already'", '"so too"', "${name}"])
+@pytest.mark.parametrize("value", ["null", "'quoted already'", '"so too"', "${name}"])
 def test_values_in_hydra_s_grammar_stay(value):
     assert hydra_words([f"data.train={value}"]) == [f"data.train={value}"]
 
@@ -53,8 +53,31 @@ def test_an_index_with_commas_is_one_value_in_a_sweep():
     assert hydra_words(["-m", "index=HNSW32,Flat"])[1] == "index='HNSW32,Flat'"
 
 
-@pytest.mark.parametrize("word", ["data.train=[it's]", "topk=[1,5", "optimizer.lr=a=b:", "seed='1"])
+@pytest.mark.parametrize("word", ["topk=[1,5", "optimizer.lr=a=b:", "seed='1"])
 def test_a_value_that_hydra_cannot_read_is_named(word):
     with pytest.raises(UserError, match="is not a value that Hydra can read") as caught:
         hydra_words([word])
     assert str(caught.value).startswith(word.partition("=")[0] + ": ")
+
+
+@pytest.mark.parametrize(
+    "paths", [["it's.jsonl", "/a/epoch=3/b.jsonl"], ["é (1).jsonl"], ["2019", "a b", "null"], ["[x].jsonl"]]
+)
+def test_lists_of_paths_take_any_characters(paths):
+    (word,) = hydra_words([f"data.corpus=[{','.join(paths)}]"])
+    value = [part.text if isinstance(part, QuotedString) else part for part in value_of(word)]
+    assert value == [None if path == "null" else path for path in paths]
+
+
+@pytest.mark.parametrize("split", ["é", "a b", "it's", "a:b", "a/b", "2019", "über-test"])
+def test_splits_take_any_characters(split):
+    (word,) = hydra_words([f"data.queries.{split}=it's.jsonl"])
+    key = OverridesParser.create().parse_override(word).key_or_group
+    assert decoded_split(key.removeprefix("data.queries.")) == split
+    assert value_of(word) == "it's.jsonl"
+
+
+@pytest.mark.parametrize("split", ["test", "v1.0", "hex", "dev_2"])
+def test_plain_splits_stay(split):
+    assert hydra_words([f"data.qrels.{split}=a"]) == [f"++data.qrels.{split}='a'"]
+    assert decoded_split(split) == split

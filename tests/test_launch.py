@@ -32,14 +32,14 @@ def end(process):
 
 
 PROCESSES = {  # command and overrides, with the start of the only line on stderr
-    "unknown key": ("train", ["optimiser.lr=1"], "optimiser.lr: there is no such config key."),
-    "unknown option": ("encode", ["experiment=nope"], "experiment=nope: there is no such option."),
+    "unknown key": ("train", ["optimiser.lr=1"], "optimiser.lr: the config key does not exist."),
+    "unknown option": ("encode", ["experiment=nope"], "experiment=nope: the option does not exist."),
     "deep in Lightning": ("train", ["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1."),
     "in the loader's process": ("train", ["data.num_workers=1", "data.train=short.jsonl"], "data.train: "),
     "model": ("encode", ["model_dir=/nowhere"], "model_dir: /nowhere is not a folder with a model"),
     "embeddings": ("search", [], "run/embeddings/query/test.safetensors does not exist."),
     "no sweep": ("search", ["hydra/launcher=slurm_cpu"], "hydra/launcher: hydra/launcher=slurm_cpu is for sweeps."),
-    "no SLURM": ("search", ["-m", "shard=0,1", "hydra/launcher=slurm_cpu"], "hydra/launcher: there is no SLURM here"),
+    "no SLURM": ("search", ["-m", "shard=0,1", "hydra/launcher=slurm_cpu"], "hydra/launcher: this machine has no srun"),
     "shards": ("reduce", [], "run/rankings/test has no shards"),
     "ranking": ("evaluate", ["data.qrels.test=null"], "run/rankings/test.trec does not exist."),
 }

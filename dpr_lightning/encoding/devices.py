@@ -93,11 +93,11 @@ def run_on_devices(devices: Collection[Device], commands: Mapping[str, list[str]
 
 async def _run_on_devices(devices: Collection[Device], commands: Mapping[str, list[str]]) -> dict[str, str]:
     waiting, failed, every_cpu = iter(commands.items()), {}, _usable_cpus()
-    reading, writing = os.pipe()
+    read_end, write_end = os.pipe()
 
     async def serve(device: Device) -> None:
         for name, command in waiting:
-            problem = await _run(device, name, command, stdin=reading, every_cpu=every_cpu)
+            problem = await _run(device, name, command, stdin=read_end, every_cpu=every_cpu)
             if problem:
                 failed[name] = problem
                 _log.warning("%s: ended with %s", name, problem)
@@ -106,8 +106,8 @@ async def _run_on_devices(devices: Collection[Device], commands: Mapping[str, li
     try:
         await asyncio.gather(*map(serve, devices))
     finally:
-        os.close(reading)
-        os.close(writing)
+        os.close(read_end)
+        os.close(write_end)
     return failed | dict.fromkeys((name for name, _ in waiting), "not started")
 
 

@@ -1,11 +1,13 @@
 """Encode as many short passages as each number says, and print the process's peak memory so far after each.
 
-Pages of mapped files do not count: the system takes them back when it needs them.
+Pages of mapped files do not count: the system takes them back when it needs them. The corpora are converted before, in
+another process: conversion works on blocks of some MB, which the smallest corpus here does not fill.
 
 python encode_memory.py MODEL FOLDER ROWS…
 """
 
 import re
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -14,6 +16,7 @@ from dpr_lightning.data.sources import open_corpus
 from dpr_lightning.encoding.stage import ShardEncoder
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 
+CONVERT = "import sys; from dpr_lightning.data.sources import open_corpus; list(map(open_corpus, sys.argv[1:]))"
 peak_kilobytes = 0
 
 
@@ -25,14 +28,16 @@ def sample(ended):
 
 
 def main(model, folder, *counts):
+    for count in counts:
+        with (Path(folder) / f"{count}.jsonl").open("w") as file:
+            file.writelines(f'{{"docid": "d{row}", "text": "bap bar"}}\n' for row in range(int(count)))
+    subprocess.run([sys.executable, "-c", CONVERT, *(f"{folder}/{count}.jsonl" for count in counts)], check=True)
     ended = threading.Event()
     sampling = threading.Thread(target=sample, args=(ended,))
     sampling.start()
     bi_encoder = load_bi_encoder(model)
     for count in counts:
         corpus = Path(folder) / f"{count}.jsonl"
-        with corpus.open("w") as file:
-            file.writelines(f'{{"docid": "d{row}", "text": "bap bar"}}\n' for row in range(int(count)))
         encoder = ShardEncoder(bi_encoder, open_corpus(str(corpus)), side="passage", precision="32", chunk_size=4096)
         encoder.encode(corpus.with_suffix(".safetensors"))
         print(peak_kilobytes, flush=True)
