@@ -48,24 +48,25 @@ def refused(command, settings):
 @pytest.fixture
 def own_inputs(settings, world, tiny_model, tmp_path):
     """Return overrides that name copies of the data and the model, which a test may change."""
-    for name in ("train", "dev"):
-        shutil.copy(world / f"{name}.jsonl.gz", tmp_path / f"{name}.jsonl.gz")
+    for name in ("train.jsonl.gz", "dev.jsonl"):
+        shutil.copy(world / name, tmp_path)
     shutil.copytree(tiny_model, tmp_path / "base")
-    data = [f"data.{name}={tmp_path / f'{name}.jsonl.gz'}" for name in ("train", "dev")]
-    return [*data, f"model.name_or_path={tmp_path / 'base'}"]
+    data = [f"data.train={tmp_path}/train.jsonl.gz", f"data.dev={tmp_path}/dev.jsonl"]
+    return [*data, f"model.name_or_path={tmp_path}/base"]
 
 
 def rewrite(file):
-    """Change the rows of a file: the first takes the place of the last."""
-    lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
-    file.write_bytes(gzip.compress(b"".join([*lines[1:], lines[0]])))
+    """Move the first row of a file to its end."""
+    content = file.read_bytes()
+    lines = (gzip.decompress(content) if file.suffix == ".gz" else content).splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[1:], lines[0]]))
 
 
 def test_other_content_under_the_same_path_is_refused(command, settings, refused, own_inputs, tmp_path):
     run, options = tmp_path / "run", [*settings, *CHECKPOINTS, *own_inputs]
     assert command("train", *options)[0] == 0
     shutil.move(run / "model", tmp_path / "model")
-    for key, name in (("data.train", "train.jsonl.gz"), ("data.dev", "dev.jsonl.gz")):
+    for key, name in (("data.train", "train.jsonl.gz"), ("data.dev", "dev.jsonl")):
         content = (tmp_path / name).read_bytes()
         rewrite(tmp_path / name)
         line = refused(*own_inputs)
