@@ -30,6 +30,7 @@ from dpr_lightning.run_dir import RunDir
 from dpr_lightning.submitted import failures_in_one_line, passed_to_launching_command
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_FINGERPRINTS = "fingerprints"  # of data and model, a key of a training's saved config
 _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
     **dict.fromkeys(("name", "run_dir", "split"), str),
     **dict.fromkeys(("model_dir", "run_file"), str | None),
@@ -198,30 +199,50 @@ def training_run(config: Config) -> RunDir:
     return RunDir(folder)
 
 
-def check_training_config(config: Config, run: RunDir, *, state: str) -> None:
-    """Raise UserError if the training in a run folder began with settings that would change its result.
+def check_training_config(config: Config, run: RunDir, fingerprints: Mapping[str, Any], *, state: str) -> None:
+    """Raise UserError if the training in a run folder began with settings or content that would change its result.
 
     Args:
         config: The config of this training.
         run: The run folder.
+        fingerprints: By group and key, the fingerprint of the data or the model that the key names.
         state: `finished` or `unfinished`, for the message.
     """
-    from dpr_lightning.training.resume_settings import check_resume_settings
+    from dpr_lightning.training.resume_settings import check_fingerprints, check_resume_settings
 
-    saved: Any = OmegaConf.to_container(OmegaConf.load(run.training_config))
+    saved = _read_training_config(run.training_config, state)
+    began = saved.pop(_FINGERPRINTS, {})
     check_resume_settings(saved, config.values, run.training_config, state=state)
+    check_fingerprints(began, fingerprints, run.training_config, state=state)
 
 
-def save_training_config(config: Config, run: RunDir) -> None:
-    """Write the config of a training into its run folder.
+def _read_training_config(file: Path, state: str) -> dict[str, Any]:
+    remedy = "Restore the file, set overwrite=true to train from the start, or choose another run_dir"
+    try:
+        saved: Any = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8")))
+        if not all(isinstance(saved[group], dict) for group in ("data", "model", "trainer")):
+            raise ValueError("a group is missing")
+        if not isinstance(saved.get(_FINGERPRINTS, {}), dict):
+            raise ValueError("the fingerprints are not a mapping")
+    except FileNotFoundError as error:
+        raise UserError(f"{file} is missing, which has the settings of the {state} training. {remedy}.") from error
+    except OSError:
+        raise
+    except Exception as error:  # those of the YAML parser, of OmegaConf and ours
+        raise UserError(f"{file} is damaged: it is not the config of a training. {remedy}.") from error
+    return dict(saved)
+
+
+def save_training_config(config: Config, run: RunDir, fingerprints: Mapping[str, Any]) -> None:
+    """Write the config of a training, and the fingerprints of what it names, into its run folder.
 
     Raises:
-        UserError: The folder has checkpoints of a training whose result other settings would change.
+        UserError: The folder has checkpoints of a training whose result other settings or content would change.
     """
-    if run.training_config.exists() and any(run.checkpoints.glob("step-*.ckpt")):
-        check_training_config(config, run, state="unfinished")
+    if any(run.checkpoints.glob("step-*.ckpt")):
+        check_training_config(config, run, fingerprints, state="unfinished")
     with atomic_write(run.training_config) as file:
-        OmegaConf.save(OmegaConf.create(dict(config.values)), file)
+        OmegaConf.save(OmegaConf.create({**config.values, _FINGERPRINTS: fingerprints}), file)
 
 
 def _check_keys(config: Config) -> None:

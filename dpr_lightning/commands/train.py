@@ -56,12 +56,14 @@ def _train(config: Config) -> str:
     )
 
     def prepare() -> None:
+        hashes = {name: hashed for name, (_, hashed) in data.fingerprints.items()}
+        fingerprints = {"data": hashes, "model": {"name_or_path": bi_encoder.fingerprint()}}
         try:
             config.call(prepare_run, "", run=run)
         except FinishedError:
-            check_training_config(config, run, state="finished")
+            check_training_config(config, run, fingerprints, state="finished")
             raise
-        save_training_config(config, run)
+        save_training_config(config, run, fingerprints)
 
     with only_training(trainer, run, prepare):  # this late, so that a mistake removes nothing
         return fit(trainer, module, data, run=run)

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from dpr_lightning.data.tokenizer import InputTokenizer, Tokens
 from dpr_lightning.errors import UserError, error_prefix
 from dpr_lightning.model.checks import check_pooling, check_vocabulary
+from dpr_lightning.model.checksums import check_checksums
 from dpr_lightning.model.encoder import PROJECTION_FOLDER, Encoder, position_ids
 from dpr_lightning.model.foreign import EncoderFiles, Foreign
 from dpr_lightning.model.lora import add_adapters, check_lora_keys
@@ -105,13 +106,14 @@ def load_bi_encoder(
             folder is refused.
 
     Raises:
-        UserError: The model cannot be loaded, or a setting is out of range or contradicts the folder.
+        UserError: The model cannot be loaded, its folder is damaged, or a setting is out of range or contradicts it.
     """
     folder = Path(name_or_path).expanduser()
     name = str(folder) if folder.is_dir() else str(name_or_path)
     ours = (folder / SETTINGS_FILE).exists()
     foreign = None if ours else describe(name)
     if ours:
+        check_checksums(folder)
         settings = _saved_settings(folder, settings, explicit)
     elif foreign:
         settings = foreign.complete(settings, explicit)

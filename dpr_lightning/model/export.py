@@ -2,7 +2,8 @@
 
 A tied model is a Hugging Face model (config.json, model.safetensors, tokenizer) with sentence-transformers' description
 beside it. An untied one has two such folders, `query_model/` and `passage_model/`, as in Tevatron, and its root
-describes a sentence-transformers Router over them. `dpr_lightning.json` has our settings, README.md is the model card.
+describes a sentence-transformers Router over them. `dpr_lightning.json` has our settings, README.md is the model card,
+and `checksums.json` has the hashes of all other files.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from dpr_lightning.files import atomic_folder, write_json
 from dpr_lightning.model.bi_encoder import PASSAGE_FOLDER, QUERY_FOLDER, BiEncoder
 from dpr_lightning.model.card import CARD, Origin, model_card
+from dpr_lightning.model.checksums import save_checksums
 from dpr_lightning.model.encoder import PROJECTION_FOLDER, Encoder
 from dpr_lightning.model.lora import merged
 from dpr_lightning.model.pooling import POOLING
@@ -56,6 +58,7 @@ def save_bi_encoder(bi_encoder: BiEncoder, folder: Path, *, origin: Origin = _UN
             bi_encoder.inputs.tokenizer.save_pretrained(temporary)
             _describe_router(temporary, settings)
         settings.save(temporary)
+        save_checksums(temporary)
         base = str(bi_encoder.passage.transformer.config.name_or_path)
         card = model_card(settings, dim=bi_encoder.passage.dim, base=base, origin=origin)
         (temporary / CARD).write_text(card, encoding="utf-8")

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from dpr_lightning.errors import check_positive
+from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.files import atomic_path, atomic_write, file_hash
 from dpr_lightning.training.preemption import StopOnSignal
 from dpr_lightning.training.write_errors import write_errors
@@ -104,13 +104,29 @@ def _is_before_validation(trainer: pl.Trainer, batch_idx: int) -> bool:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """Return the newest intact checkpoint, or None if none exists; log a warning for each damaged one."""
+    """Return the newest intact checkpoint, or None if the folder has none; log a warning for each damaged newer one.
+
+    Raises:
+        UserError: All checkpoints are damaged.
+    """
+    damaged: list[Path] = []
     for file in _newest_first(folder):
-        hash_file = _hash_file(file)
-        if hash_file.exists() and hash_file.read_text() == file_hash(file):
+        if _is_intact(file):
+            for newer in damaged:
+                _log.warning("%s is damaged (truncated, or changed after it was written): using %s", newer, file)
             return file
-        _log.warning("%s is damaged (truncated, or changed after it was written): trying the one before", file)
+        damaged.append(file)
+    if damaged:
+        raise UserError(
+            f"{folder}: each checkpoint is damaged, or its .xxh3 file is missing. Restore one with its .xxh3 file, set "
+            "overwrite=true to train from the start, or choose another run_dir."
+        )
     return None
+
+
+def _is_intact(checkpoint: Path) -> bool:
+    hash_file = _hash_file(checkpoint)
+    return hash_file.exists() and hash_file.read_bytes() == file_hash(checkpoint).encode()
 
 
 def step_of(checkpoint: Path | None) -> int:

@@ -109,6 +109,26 @@ def check_resume_settings(
             )
 
 
+def check_fingerprints(
+    saved: Mapping[str, Any], current: Mapping[str, Any], file: Path, *, state: str = "unfinished"
+) -> None:
+    """Raise UserError if a key names the same data or model as when a training began, but its content has changed.
+
+    Args:
+        saved: The fingerprint of each key's content then, as nested dicts; trainings of earlier versions have none.
+        current: The fingerprints now.
+        file: The file of the saved config, for the message.
+        state: `finished` or `unfinished`, for the message.
+    """
+    began = dict(_values("", saved))
+    for key, now in _values("", current):
+        if (old := began.get(key, now)) != now:
+            raise UserError(
+                f"{key}: has other content (fingerprint {now}) than when the {state} training in {file.parent} began "
+                f"({old}). Restore it, set overwrite=true to train from the start, or choose another run_dir."
+            )
+
+
 def rule_of(key: str) -> str:
     """Return the entry of the tables that applies to a dotted key: the key itself or its closest group, else ''."""
     while key and key not in MAY_CHANGE and key not in MUST_MATCH:
