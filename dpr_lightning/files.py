@@ -117,7 +117,7 @@ def flush_to_disk(file: IO[Any]) -> None:
 
 def create_parent(path: Path) -> None:
     """Create the folder of a path if it is missing, also where a symbolic link leads to a missing folder."""
-    path.parent.resolve().mkdir(parents=True, exist_ok=True)
+    Path(os.path.realpath(path.parent)).mkdir(parents=True, exist_ok=True)  # resolve() raises no OSError for a loop
 
 
 def empty_folder(path: Path) -> None:
