@@ -327,6 +327,9 @@ def test_reduce_names_what_is_wrong(assert_refused, shard_rankings):
     second = shard_rankings / "01-of-03.trec"
     kept = second.read_text()
     second.write_text("".join(line for line in kept.splitlines(True) if not line.startswith("q3 ")))
+    assert_refused("reduce", [], "01-of-03.trec is not the file that 01-of-03.trec.json describes", "damaged or edited")
+    for sidecar in shard_rankings.glob("*.json"):
+        sidecar.unlink()
     assert_refused("reduce", [], "01-of-03.trec", "q3")
     second.write_text(first.read_text())
     assert_refused("reduce", [], "00-of-03.trec and 01-of-03.trec", "passage d")

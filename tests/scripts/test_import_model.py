@@ -223,7 +223,7 @@ def test_files_that_are_not_dpr_checkpoints_are_refused_and_never_run(dpr, tiny_
     partial = {name: weight for name, weight in weights.items() if "layer.1.attention.self.query.weight" not in name}
     for content, message in (
         ({"model_dict": weights, "extra": Harm(tmp_path / "harm")}, "contains more than weights"),
-        ({"weights": 1}, "is not a checkpoint of DPR: it has no `model_dict` with question_model and ctx_model"),
+        ({"weights": 1}, "is not a checkpoint of DPR: it has no model_dict with question_model and ctx_model"),
         ({"model_dict": half, **base}, "is not a checkpoint of DPR"),
         ({"model_dict": weights}, "does not tell its base model. Give --base"),
         ({"model_dict": partial, **base}, "lacks the weights encoder.layer.1.attention.self.query.weight"),
