@@ -11,11 +11,14 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 from support.commands import finish_run, run_command
 from support.world import ROOT, save_tiny_model, settings_of, write_world
 
 sys.path.insert(0, str(ROOT))
+hypothesis.settings.register_profile("no-deadline", deadline=None)  # a busy machine is not a failure
+hypothesis.settings.load_profile("no-deadline")
 
 
 @pytest.fixture(autouse=True, scope="session")
