@@ -8,7 +8,8 @@ ours=runs/quickstart published=runs/quickstart_published bm25=runs/quickstart_bm
 "$python" examples/quickstart/build.py
 
 # Encode, search and evaluate in the same way with the published encoder and with the fine-tuned one.
-[ -e $ours/model ] || "$python" train.py experiment=quickstart
+# The encoder's folder says 256 tokens per query; questions have at most 34.
+[ -e $ours/model ] || "$python" train.py experiment=quickstart model.query_max_length=32
 for run in $published $ours; do
     settings=(experiment=quickstart run_dir=$run)
     [ $run = $ours ] || settings+=(model_dir=data/quickstart/encoder model.passage_max_length=256)
