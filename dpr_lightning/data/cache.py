@@ -29,7 +29,7 @@ import xxhash
 from filelock import FileLock
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import atomic_path, write_json
+from dpr_lightning.files import atomic_path, file_hash, write_json
 
 Facts = dict[str, Any]
 _CLOCK_S = 3.0  # no file system's clock is coarser than 2 s
@@ -45,7 +45,7 @@ def content_hash(file: Path) -> str:
         if remembered["state"] == state:
             return str(remembered["xxh3"])
     start = time.time()
-    digest = _hash(file)
+    digest = file_hash(file)
     if start - file.stat().st_ctime > _CLOCK_S and _state(file) == state:
         with contextlib.suppress(OSError):  # a read-only cache forgets it
             write_json(known, {"state": state, "xxh3": digest})
@@ -87,7 +87,7 @@ class CacheEntry:
     def _write(self, convert: Callable[[Path], Facts]) -> Facts:
         with atomic_path(self.arrow) as temporary:
             facts = convert(temporary)
-            facts |= {"bytes": temporary.stat().st_size, "xxh3": _hash(temporary)}
+            facts |= {"bytes": temporary.stat().st_size, "xxh3": file_hash(temporary)}
         write_json(self._facts, {"facts": facts, "check": _check(facts)})
         return facts
 
@@ -117,15 +117,7 @@ def _state(file: Path) -> list[int]:
 
 @functools.lru_cache
 def _hash_once(file: Path, state: tuple[int, ...]) -> str:
-    return _hash(file)
-
-
-def _hash(file: Path) -> str:
-    digest, buffer = xxhash.xxh3_128(), memoryview(bytearray(1 << 20))
-    with file.open("rb", buffering=0) as opened:
-        while count := opened.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
+    return file_hash(file)
 
 
 def _check(facts: Facts) -> str:

@@ -78,9 +78,9 @@ def remembered(file):
 
 
 def test_a_file_is_hashed_once_and_again_when_touched(tmp_path, monkeypatch):
-    hashed, hash_file = [], cache._hash
+    hashed, hash_file = [], cache.file_hash
     monkeypatch.setattr(cache, "_CLOCK_S", 0.0)
-    monkeypatch.setattr(cache, "_hash", lambda file: hashed.append(file) or hash_file(file))
+    monkeypatch.setattr(cache, "file_hash", lambda file: hashed.append(file) or hash_file(file))
     file = write_jsonl(tmp_path / "c.jsonl", [passage(1)])
     time.sleep(0.05)
     first = open_corpus(str(file))
