@@ -270,12 +270,12 @@ def test_a_partial_is_not_continued_with_another_max_length(tiny_model, corpus, 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="cannot measure memory")
 def test_memory_does_not_grow_with_the_corpus(tiny_model, tmp_path):
-    """The embeddings of the additional passages would take 6 % more, their token ids 20 %."""
-    command = [sys.executable, Path(__file__).with_name("encode_memory.py"), tiny_model, tmp_path, "20000", "200000"]
+    """The embeddings of the additional passages would take 10 % more; their token ids, more than that."""
+    command = [sys.executable, Path(__file__).with_name("encode_memory.py"), tiny_model, tmp_path, "200000", "500000"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     few, many = map(int, done.stdout.split())
-    assert 50_000 < few <= many < 1.05 * few
+    assert 50_000 < few <= many < 1.07 * few  # 1.03 on two cores: the allocator's spare pages
 
 
 # Embeddings that are not finite
