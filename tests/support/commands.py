@@ -50,6 +50,7 @@ def run_command(name, overrides, folder):
 
     sys.modules.pop(f"dpr_lightning.commands.{name}", None)
     script = importlib.import_module(f"dpr_lightning.commands.{name}")
+    level = logging.getLogger().level
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{name}.py", *overrides])
         patch.chdir(folder)
@@ -61,6 +62,7 @@ def run_command(name, overrides, folder):
             GlobalHydra.instance().clear()
             os.environ.pop("HYDRA_FULL_ERROR", None)
             logging.captureWarnings(False)
+            logging.getLogger().setLevel(level)
             for handler in list(logging.getLogger().handlers):
                 if type(handler) in (logging.FileHandler, logging.StreamHandler):
                     logging.getLogger().removeHandler(handler)
