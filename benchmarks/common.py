@@ -7,7 +7,12 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import fields
 from pathlib import Path
+
+from dpr_lightning.model.settings import Settings
+
+ALL_SETTINGS = [field.name for field in fields(Settings)]  # `explicit`, so that the folder of the model has no say
 
 
 def quiet():

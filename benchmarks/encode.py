@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import over_turns, quiet, report, report_ratio, take_turns, timed
+from common import ALL_SETTINGS, over_turns, quiet, report, report_ratio, take_turns, timed
 
 from dpr_lightning.data.sources import open_corpus
 from dpr_lightning.embeddings.file import open_embeddings
@@ -41,7 +41,7 @@ MATMUL_SIZE, MATMULS = 2048, 4
 
 def engine(model, corpus, precision):
     """Return the contestant that does what encode.py does, including the file."""
-    source, bi_encoder = open_corpus(str(corpus)), load_bi_encoder(model, settings=SETTINGS)
+    source, bi_encoder = open_corpus(str(corpus)), load_bi_encoder(model, settings=SETTINGS, explicit=ALL_SETTINGS)
 
     def run():
         with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def sentence_transformers(model, texts, precision, batch_size):
 
 def padded_loop(model, texts):
     """Return the contestant that encodes like Tevatron v1: batches of 32 in file order, all padded to the maximum."""
-    bi_encoder = load_bi_encoder(model, settings=SETTINGS).eval()
+    bi_encoder = load_bi_encoder(model, settings=SETTINGS, explicit=ALL_SETTINGS).eval()
     tokenizer = bi_encoder.inputs.tokenizer
     options = {"padding": "max_length", "truncation": True, "max_length": SETTINGS.passage_max_length}
 
@@ -122,7 +122,8 @@ def contestants(model, corpus, texts, best):
 def compare(model, corpus, name, repeats):
     rows = open_corpus(str(corpus)).rows
     texts = [f"{row['title']} {row['text']}" if row["title"] else row["text"] for row in rows]
-    bi_encoder, default = load_bi_encoder(model, settings=SETTINGS), resolve_precision("auto", torch.device("cpu"))
+    bi_encoder = load_bi_encoder(model, settings=SETTINGS, explicit=ALL_SETTINGS)
+    default = resolve_precision("auto", torch.device("cpu"))
     lengths = [len(row) for row in bi_encoder.inputs.encode_passages(rows["title"], rows["text"])]
     work = flops(bi_encoder.passage.transformer, lengths)
     best = {precision: best_batch(model, texts, precision) for precision in dict.fromkeys(("32", default))}

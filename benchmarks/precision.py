@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from common import timed
+from common import ALL_SETTINGS, timed
 
 from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.encoding.stage import ShardEncoder
@@ -28,7 +28,7 @@ PRECISIONS = (("32", "float32"), ("32", "float16"), ("bf16", "float32"), ("bf16"
 
 def rank(args, precision, dtype, run):
     """Return the docids of each question's ranking, and passages/s of encoding."""
-    bi_encoder = load_bi_encoder(args.model, settings=Settings(pooling=args.pooling))
+    bi_encoder = load_bi_encoder(args.model, settings=Settings(pooling=args.pooling), explicit=ALL_SETTINGS)
     sources = {"query": open_queries(args.queries), "passage": open_corpus(args.corpus)}
     encoders = {
         side: ShardEncoder(bi_encoder, source, side=side, precision=precision, dtype=dtype)

@@ -14,7 +14,7 @@ from functools import partial
 
 import pytorch_lightning as pl
 import torch
-from common import in_new_process, memory_mb, over_turns, quiet, report, report_ratio, take_turns
+from common import ALL_SETTINGS, in_new_process, memory_mb, over_turns, quiet, report, report_ratio, take_turns
 
 from dpr_lightning.data.datamodule import RetrievalDataModule
 from dpr_lightning.model.bi_encoder import load_bi_encoder
@@ -39,7 +39,7 @@ class Clock(pl.Callback):
 
 def lightning_turn(args, steps, batch_size=8, grad_cache=None):
     """Return the seconds of our module's steps under a Trainer with the callbacks and logging of train.py."""
-    bi_encoder = load_bi_encoder(args.model)
+    bi_encoder = load_bi_encoder(args.model, explicit=ALL_SETTINGS)
     data = RetrievalDataModule(bi_encoder.inputs, train=args.train, batch_size=batch_size)
     module = RetrieverModule(
         bi_encoder,
@@ -68,7 +68,7 @@ def lightning_turn(args, steps, batch_size=8, grad_cache=None):
 
 def bare_turn(args, steps):
     """Return the seconds of the same work in a plain loop."""
-    bi_encoder = load_bi_encoder(args.model).train()
+    bi_encoder = load_bi_encoder(args.model, explicit=ALL_SETTINGS).train()
     data = RetrievalDataModule(bi_encoder.inputs, train=args.train, batch_size=8)
     loss, optimizer = InBatchLoss(), torch.optim.AdamW(bi_encoder.parameters(), lr=1e-5, weight_decay=0.0)
     schedule = linear_warmup(optimizer, total_steps=WARM_UP + steps)

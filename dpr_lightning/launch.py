@@ -136,8 +136,8 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # do not report each attempt to reach the hub
         logging.captureWarnings(True)
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on a newer torch
-        warnings.filterwarnings("ignore", ".*srun. command is available")  # Lightning, on a login node of SLURM
+        for message in (".*LeafSpec", ".*srun. command is av", "The version_base par", "hydra.utils.instantiate"):
+            warnings.filterwarnings("ignore", message)  # Lightning on a newer torch and on a login node; Hydra 1.4
         os.environ[_FULL_ERROR] = "1"  # makes Hydra raise errors while it composes, instead of printing them
         with report(message=lambda error: _message(error, Config({}))), failures_in_one_line():
             sys.argv[1:] = hydra_words(sys.argv[1:])
@@ -269,7 +269,7 @@ def config_errors(key: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _restored_environment() -> Iterator[None]:
-    """Restore the environment variables, some of which Lightning sets for other processes, for a sweep's next job."""
+    """Restore the environment for a sweep's next job: Lightning sets variables for the processes that it starts."""
     kept = dict(os.environ)
     try:
         yield

@@ -267,7 +267,7 @@ def choose_layout(
         for layout in layouts:
             if layout.matches(list(record)):
                 return layout, None
-    for layout in layouts:  # a layout of which some rows lack a field; the schema will name them
+    for layout in layouts:  # some rows lack a field of the layout; the schema will name them
         if not objects or any(_own_fields(layout) & record.keys() for record in objects):
             return layout, None
     raise _unknown(file, list(objects[0]), layouts, name)

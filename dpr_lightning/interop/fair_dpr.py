@@ -156,7 +156,7 @@ def _as_bert(config: DPRConfig) -> BertConfig:
 
 
 def _values(node: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the names and values in a nested dictionary, some parts of which may be nodes of omegaconf."""
+    """Yield the names and values in a nested dictionary. Some parts may be nodes of omegaconf."""
     if isinstance(node, _Node):
         node = node.__dict__.get("_content")
     for name, value in node.items() if isinstance(node, dict) else ():

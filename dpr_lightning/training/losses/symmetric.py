@@ -29,7 +29,7 @@ class SymmetricLoss(InBatchLoss):
 
 
 def known_questions(targets: Tensor, docids: Tensor, positive_docids: Tensor) -> Tensor:
-    """Return a mask [B, Q] of false negatives: other questions of which the passage is a known positive.
+    """Return a mask [B, Q] of false negatives: other questions that have the passage as a known positive.
 
     Args:
         targets: The row of each positive's own question, [B].
