@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from dpr_lightning.errors import FinishedError, UserError
 T = TypeVar("T")
 Values = Mapping[str, Any]
 _NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a number", type(None): "null"}
+
+_LARGEST = {int: 2**63 - 1, float: 1e30}  # a step of 1e31 overflows in float32, which is an error in torch
 
 
 class Arguments:
@@ -88,10 +91,16 @@ def with_keys(message: str, keys: Mapping[str, str]) -> str:
 
 
 def check_type(value: Any, hint: Any, key: str) -> None:
-    """Raise UserError if a config value does not have the type of a hint; other hints are not checked."""
+    """Raise UserError if a config value does not have the type of a hint, or has numbers that no library takes.
+
+    Hints of other types are not checked.
+    """
     if not _matches(value, hint):
         wanted = " or ".join(dict.fromkeys(_describe(option) for option in _options(hint)))
         raise UserError(f"{key}: {value!r} is not {wanted}. Correct {key}.")
+    for number in _numbers(value):
+        if abs(number) > _LARGEST[type(number)] and abs(number) != math.inf:
+            raise UserError(f"{key}: {number!r} is beyond all sensible numbers. Correct {key}.")
 
 
 def check_types(values: Values, target: Callable[..., Any], group: str) -> None:
@@ -99,6 +108,15 @@ def check_types(values: Values, target: Callable[..., Any], group: str) -> None:
     hints = _type_hints(target)
     for name in hints.keys() & values.keys():
         check_type(values[name], hints[name], f"{group}.{name}")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """Yield the numbers in a config value."""
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _numbers(item)
+    elif type(value) in _LARGEST:
+        yield value
 
 
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpr_lightning.errors import UserError
+
 RANKING_ENDINGS = {"trec": ".trec", "text": ".txt"}
 """The file ending of each ranking format."""
 
@@ -14,6 +16,13 @@ def shard_name(shard: int, num_shards: int) -> str:
     """Return the name of a shard's file without its ending, such as `05-of-20`."""
     width = max(2, len(str(num_shards)))
     return f"{shard:0{width}d}-of-{num_shards:0{width}d}"
+
+
+def _plain(split: str) -> str:
+    """Return the name of a split. Raises UserError if a file of that name would be elsewhere or hidden."""
+    if not split or split.startswith(".") or "/" in split or "\0" in split:
+        raise UserError(f"split: {split!r} cannot be the name of a file. Give a name like test.")
+    return split
 
 
 @dataclass(frozen=True)
@@ -63,15 +72,15 @@ class RunDir:
 
     def query_embeddings(self, split: str) -> Path:
         """The embedding file of a split's queries."""
-        return self.path / "embeddings" / "query" / f"{split}.safetensors"
+        return self.path / "embeddings" / "query" / f"{_plain(split)}.safetensors"
 
     def ranking(self, split: str, format: str = "trec") -> Path:
         """The ranking of a split over the whole corpus."""
-        return self.path / "rankings" / f"{split}{RANKING_ENDINGS[format]}"
+        return self.path / "rankings" / f"{_plain(split)}{RANKING_ENDINGS[format]}"
 
     def shard_rankings(self, split: str) -> Path:
         """The folder of a split's rankings over single shards."""
-        return self.path / "rankings" / split
+        return self.path / "rankings" / _plain(split)
 
     def shard_ranking(self, split: str, shard: int, num_shards: int, format: str = "trec") -> Path:
         """The ranking of a split over one shard."""
@@ -88,7 +97,7 @@ class RunDir:
 
     def evaluation(self, split: str) -> Path:
         """The folder of a split's metrics and per-question results."""
-        return self.evaluations / split
+        return self.evaluations / _plain(split)
 
     def exported(self, name: str) -> Path:
         """A file of embeddings for other programs."""

@@ -71,3 +71,17 @@ def test_a_value_of_another_type_is_refused(value, hint, wanted):
     with pytest.raises(UserError) as caught:
         check_type(value, hint, "a.key")
     assert str(caught.value) == f"a.key: {value!r} is not {wanted}. Correct a.key."
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [(2**63, int), (-(2**63), int), (10**400, float), (1e31, float), ([1, 2**63], list[int]), (1e31, object)],
+)
+def test_a_number_that_no_library_takes_is_refused(value, hint):
+    with pytest.raises(UserError, match=r"^a\.key: .* is beyond all sensible numbers\. Correct a\.key\.$"):
+        check_type(value, hint, "a.key")
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, 1e30, float("inf"), -float("inf")])
+def test_a_large_number_passes(value):
+    check_type(value, float, "a.key")

@@ -53,6 +53,9 @@ CONFIG_MISTAKES = [
     ("data.batch_size=64", "data.train: 32 rows do not fill one batch of 64 questions"),
     ("data.positives=best", "data.positives: 'best' is not possible", "first, random"),
     ("data.num_workers=-1", "data.num_workers: -1 "),
+    ("data.num_workers=1001", "data.num_workers: 1,001 is more than 1,000"),
+    ("trainer.devices=100000", "trainer: devices=100000 on a CPU", "devices to 1"),
+    ("optimizer.weight_decay=1e31", "optimizer.weight_decay: 1e+31 is beyond all sensible numbers"),
     ("data.train=null", "data.train: is not set"),
     ("model.pooling=max", "model.pooling: 'max' is not possible", "cls, mean"),
     ("model.query_max_length=abc", "model.query_max_length: 'abc' is not a whole number"),
@@ -185,6 +188,7 @@ ENCODING_MISTAKES = [
     (["num_shards=4"], "num_shards=4"),
     (["side=left"], "side: 'left' is not possible. Set side to one of: passage, query"),
     (["side=query", "split=dev"], "data.queries.dev: is not set"),
+    (["side=query", "split=a/b", "+data.queries.a/b=${data.queries.test}"], "split: 'a/b' cannot be the name of a file"),
     (["encode.precision=8"], "encode.precision: '8' is not possible"),
     (["encode.dtype=int8"], "encode.dtype: 'int8' is not possible"),
     (["encode.chunk_size=0"], "encode.chunk_size: 0 "),
@@ -245,6 +249,7 @@ SEARCH_MISTAKES = [
     (["shard=3"], "shard: 3 does not exist"),
     (["shard=1", "num_shards=4"], "01-of-04.safetensors does not exist"),
     (["split=dev"], "dev.safetensors does not exist. Make it with encode.py"),
+    (["split=../test"], "split: '../test' cannot be the name of a file"),
 ]
 
 
@@ -343,6 +348,8 @@ EVALUATION_MISTAKES = [
     (["topk=[0]"], "topk: 0 "),
     (["topk=5"], "topk: 5 "),
     (["topk=[]"], "topk: [] "),
+    (["topk=[2147483648]"], "topk: 2,147,483,648 is more than 2,147,483,647"),
+    (["evaluate.measures=[nDCG@2147483648]"], "evaluate.measures: 'nDCG@2147483648' is not a measure"),
     (["topk=[five]"], "topk: ['five'] is not a list, each entry a whole number"),
     (["data.answers=fuzzy"], "data.answers: 'fuzzy' is not possible. Set data.answers to one of: string, regex"),
     (["data.match_title=title"], "data.match_title: 'title' is not true or false"),

@@ -16,7 +16,9 @@ from dpr_lightning.data.mixture import open_mixture
 from dpr_lightning.data.sampler import DevBatches, TrainingBatches
 from dpr_lightning.data.sources import Files, open_training
 from dpr_lightning.data.tokenizer import InputTokenizer
-from dpr_lightning.errors import check_at_least, check_positive
+from dpr_lightning.errors import UserError, check_at_least, check_positive
+
+_MOST_WORKERS = 1000  # far more only exhausts the machine
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -96,6 +98,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         super().__init__()
         check_positive(batch_size, "batch_size")
         check_at_least(0, num_workers, "num_workers")
+        if num_workers > _MOST_WORKERS:
+            raise UserError(f"num_workers: {num_workers:,} is more than {_MOST_WORKERS:,}. Lower `num_workers`.")
         check_at_least(0, seed, "seed")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.collate = Collator(inputs)

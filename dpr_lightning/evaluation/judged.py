@@ -27,6 +27,7 @@ _ALL_RANKED = ("Judged", "Accuracy", "SetP", "SetF", "SetRelP")  # depend on pas
 _SUMS = ("NumQ", "NumRel", "NumRet", "NumRelRet")
 _EXAMPLE = "Set `measures` like [nDCG@10,R@100]."
 _TIE_TOLERANCE = 1e-12
+LARGEST_CUTOFF = 2**31 - 1
 
 
 @dataclass
@@ -151,6 +152,8 @@ def _parse(name: str) -> Measure:
         measure.validate_params()
         if measure.params.get("cutoff", 1) < 1:
             raise ValueError("its cutoff is less than 1")
+        if measure.params.get("cutoff", 1) > LARGEST_CUTOFF:
+            raise ValueError(f"its cutoff is more than {LARGEST_CUTOFF:,}")
     except NameError:
         word = str(name).partition("@")[0].partition("(")[0]
         names = {known.lower(): known for known in ir_measures.measures.registry}

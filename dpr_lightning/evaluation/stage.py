@@ -13,7 +13,7 @@ import numpy as np
 from dpr_lightning.data.sources import Source
 from dpr_lightning.errors import UserError, check_choice, check_positive
 from dpr_lightning.evaluation.accuracy import first_hit
-from dpr_lightning.evaluation.judged import judge, parse_measures
+from dpr_lightning.evaluation.judged import LARGEST_CUTOFF, judge, parse_measures
 from dpr_lightning.evaluation.measures import Metrics, find_answers, measure_accuracy, measure_judged
 from dpr_lightning.evaluation.output import METRICS, write_dpr_json, write_questions
 from dpr_lightning.evaluation.passages import passage_rows, read_passages
@@ -132,6 +132,8 @@ def _check_cutoffs(topk: Sequence[int]) -> list[int]:
         raise UserError(f"topk: {topk!r} is not a list of cutoffs. Set it like `topk`=[1,5,20].")
     for k in topk:
         check_positive(k, "topk")
+        if k > LARGEST_CUTOFF:
+            raise UserError(f"topk: {k:,} is more than {LARGEST_CUTOFF:,}. Lower `topk`.")
     return sorted(set(topk))
 
 

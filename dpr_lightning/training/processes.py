@@ -9,17 +9,27 @@ from collections.abc import Callable, Iterator
 import pytorch_lightning as pl
 import torch.distributed as dist
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.accelerators import CPUAccelerator
 
 from dpr_lightning.errors import UserError
 from dpr_lightning.files import atomic_write, exclusive_lock
 from dpr_lightning.run_dir import RunDir
 
+_CPU_PROCESSES = 16  # allowed on a CPU with fewer cores, to try out a training of several processes
+
 
 def check_processes(trainer: pl.Trainer) -> None:
-    """Raise UserError unless SLURM, if it has started this process, has started one task for each device.
+    """Raise UserError for more processes than CPUs make sense of, or unless SLURM has started one task for each device.
 
-    Lightning would train with as many processes as there are tasks, or several times the same.
+    Lightning starts a process for each device, however many. In a job of SLURM it would train with as many processes as
+    there are tasks, or several times the same.
     """
+    most = max(_CPU_PROCESSES, os.cpu_count() or 1)
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+        raise UserError(
+            f"trainer: devices={trainer.num_devices} on a CPU would start as many processes, more than {most}. "
+            "Set its devices to 1: one process uses all cores."
+        )
     wanted, tasks = trainer.num_devices * trainer.num_nodes, _slurm_tasks()
     if tasks is not None and tasks != wanted:
         raise UserError(

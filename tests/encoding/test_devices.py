@@ -110,7 +110,7 @@ def test_no_worker_outlives_its_parent(tmp_path, number):
     module = "from dpr_lightning.encoding.devices import *"
     worker = python(
         f"{module}; end_with_parent(); file = open({str(fifo)!r}, 'w'); print('up', file=file, flush=True)\n"
-        "signal.signal(signal.SIGALRM, lambda *_: None); signal.alarm(20); signal.pause(); print('left', file=file)"
+        "signal.signal(signal.SIGALRM, lambda *_: None); signal.alarm(200); signal.pause(); print('left', file=file)"
     )
     parent = python(f"{module}; run_on_devices([Device({{}}, None)], {{'x': {worker!r}}})")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
