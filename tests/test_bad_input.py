@@ -188,7 +188,7 @@ ENCODING_MISTAKES = [
     (["num_shards=4"], "num_shards=4"),
     (["side=left"], "side: 'left' is not possible. Set side to one of: passage, query"),
     (["side=query", "split=dev"], "data.queries.dev: is not set"),
-    (["side=query", "split=a/b", "+data.queries.a/b=${data.queries.test}"], "split: 'a/b' cannot be the name of a file"),
+    (["side=query", "split=a/b", "+data.queries.a/b=${data.queries.test}"], "split: 'a/b' cannot be the name"),
     (["encode.precision=8"], "encode.precision: '8' is not possible"),
     (["encode.dtype=int8"], "encode.dtype: 'int8' is not possible"),
     (["encode.chunk_size=0"], "encode.chunk_size: 0 "),
