@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -116,6 +117,7 @@ def _run_and_exit(name, words, folder):
     code = 99
     with contextlib.suppress(BaseException):
         os.setsid()
+        warnings.simplefilter("default")  # a user's process goes on after a warning, unlike a test
         for stream, file in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(folder / file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
