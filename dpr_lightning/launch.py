@@ -40,7 +40,7 @@ _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they ma
 }
 _GROUPS = (
     *("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger"),
-    *("encode", "ann", "evaluate", "grad_cache", "checkpoint", "early_stopping"),
+    *("encode", "ann", "bm25", "hybrid", "evaluate", "grad_cache", "checkpoint", "early_stopping"),
 )
 _log = logging.getLogger(__name__)
 

@@ -11,6 +11,12 @@ from dpr_lightning.errors import UserError
 RANKING_ENDINGS = {"trec": ".trec", "text": ".txt"}
 """The file ending of each ranking format."""
 
+TEXT_METHODS = ("bm25", "hybrid")
+"""The search methods that read texts; their rankings have names of their own beside that of dense search."""
+
+METHODS = ("exact", "index", *TEXT_METHODS)
+"""All search methods."""
+
 
 def shard_name(shard: int, num_shards: int) -> str:
     """Return the name of a shard's file without its ending, such as `05-of-20`."""
@@ -23,6 +29,11 @@ def _plain(split: str) -> str:
     if not split or split.startswith(".") or "/" in split or "\0" in split:
         raise UserError(f"split: {split!r} cannot be the name of a file. Give a name like test.")
     return split
+
+
+def _searched(split: str, method: str | None) -> str:
+    """Return the name of a split's ranking: `test`, or with a method that reads texts such as `test.bm25`."""
+    return f"{_plain(split)}.{method}" if method in TEXT_METHODS else _plain(split)
 
 
 @dataclass(frozen=True)
@@ -74,9 +85,9 @@ class RunDir:
         """The embedding file of a split's queries."""
         return self.path / "embeddings" / "query" / f"{_plain(split)}.safetensors"
 
-    def ranking(self, split: str, format: str = "trec") -> Path:
+    def ranking(self, split: str, format: str = "trec", method: str | None = None) -> Path:
         """The ranking of a split over the whole corpus."""
-        return self.path / "rankings" / f"{_plain(split)}{RANKING_ENDINGS[format]}"
+        return self.path / "rankings" / f"{_searched(split, method)}{RANKING_ENDINGS[format]}"
 
     def shard_rankings(self, split: str) -> Path:
         """The folder of a split's rankings over single shards."""
@@ -95,9 +106,9 @@ class RunDir:
         """The folder of all splits' evaluations."""
         return self.path / "evaluation"
 
-    def evaluation(self, split: str) -> Path:
-        """The folder of a split's metrics and per-question results."""
-        return self.evaluations / _plain(split)
+    def evaluation(self, split: str, method: str | None = None) -> Path:
+        """The folder of the metrics and per-question results of a split's ranking."""
+        return self.evaluations / _searched(split, method)
 
     def exported(self, name: str) -> Path:
         """A file of embeddings for other programs."""

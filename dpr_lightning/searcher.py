@@ -17,8 +17,10 @@ from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.inference import for_inference, resolve_precision
 from dpr_lightning.model.truncation import fingerprint_at, truncate
+from dpr_lightning.retrieval.bm25 import Bm25Settings
+from dpr_lightning.retrieval.fusion import HybridSettings
+from dpr_lightning.retrieval.methods import Inputs, Method, open_retriever
 from dpr_lightning.retrieval.retriever import Queries
-from dpr_lightning.retrieval.stage import open_retriever
 from dpr_lightning.run_dir import RunDir
 
 _QUERIES_AT_ONCE = 64
@@ -33,7 +35,7 @@ class Found(NamedTuple):
 
 
 class Searcher:
-    """Searches the embeddings of a run, exactly or with an index; the corpus stays on the disk."""
+    """Searches the corpus of a run by any method; the corpus stays on the disk."""
 
     def __init__(
         self,
@@ -43,6 +45,9 @@ class Searcher:
         model_dir: str | Path | None = None,
         index: str | None = None,
         ann: Mapping[str, int | None] | None = None,
+        method: str | None = None,
+        bm25: Bm25Settings | None = None,
+        hybrid: HybridSettings | None = None,
     ) -> None:
         """Load the model and map embeddings and corpus.
 
@@ -52,6 +57,9 @@ class Searcher:
             model_dir: The folder of the model, if it is not the run's.
             index: The factory string of an index that `search.py` has built.
             ann: Settings of its search: `nprobe`, `ef_search`, `rescore`.
+            method: `exact`, `index`, `bm25` or `hybrid`; see `Method`. The index of BM25 is one that `search.py` built.
+            bm25: The settings that it was built with.
+            hybrid: How dense search and BM25 are fused.
 
         Raises:
             UserError: The model, embeddings or index are missing, or the embeddings are by another model or of another
@@ -65,7 +73,8 @@ class Searcher:
             raise UserError(f"{passages.path} was encoded by another model than {folder}. Encode the corpus again.")
         if self._corpus.fingerprint != passages.data_fingerprint:
             raise UserError(f"corpus: {passages.path} was encoded from another corpus than {corpus}. Give that corpus.")
-        self._retriever = open_retriever(run, passages, index=index, ann=ann)
+        inputs = Inputs(passages=passages, corpus=self._corpus)
+        self._retriever = open_retriever(run, Method(method, index, ann, bm25, hybrid), inputs)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         precision = resolve_precision("auto", self._device)
         self._encoder = for_inference(bi_encoder.query, device=self._device, precision=precision)

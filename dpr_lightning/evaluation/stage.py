@@ -21,7 +21,7 @@ from dpr_lightning.evaluation.qrels import qrels_fingerprint, read_qrels
 from dpr_lightning.files import atomic_folder, file_hash, refuse_overwrite, write_json
 from dpr_lightning.retrieval.provenance import check_against_embeddings, read_provenance
 from dpr_lightning.retrieval.rankings import Ranking, read_rankings
-from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir
+from dpr_lightning.run_dir import METHODS, RANKING_ENDINGS, RunDir
 
 _log = logging.getLogger(__name__)
 Rankings = dict[str, Ranking]
@@ -41,6 +41,7 @@ def evaluate(
     *,
     split: str = "test",
     run_file: Path | str | None = None,
+    method: str | None = None,
     format: str = "trec",
     answers: str = "string",
     match_title: bool = False,
@@ -61,6 +62,7 @@ def evaluate(
         split: Name of the questions.
         run_file: A ranking in any of the formats that `read_rankings` takes; by default the run folder's ranking of
             the split.
+        method: The search method whose ranking is evaluated; those that read texts have rankings of their own.
         format: Format of the run folder's ranking, `trec` or `text`.
         answers: Rule by which a passage contains an answer, `string` or `regex`; see `answers.py`.
         match_title: Search the title too. DPR and Pyserini search the text only.
@@ -77,11 +79,12 @@ def evaluate(
     start = time.perf_counter()
     check_choice(answers, "answers", ["string", "regex"])
     check_choice(format, "format", list(RANKING_ENDINGS))
+    check_choice(method, "method", [None, *METHODS])
     cutoffs = _check_cutoffs(topk)
     parse_measures(measures, cutoffs)
     if measures is not None and qrels is None:
         raise UserError("measures: they need judged passages. Set `qrels`, or leave `measures` out.")
-    folder, run_file = run.evaluation(split), Path(run_file) if run_file else run.ranking(split, format)
+    folder, run_file = run.evaluation(split, method), Path(run_file or run.ranking(split, format, method))
     refuse_overwrite(folder, overwrite)
     rankings, facts = _open_rankings(run_file, queries, corpus)
     judged = read_qrels(qrels) if qrels is not None else None

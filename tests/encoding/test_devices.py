@@ -112,7 +112,8 @@ def test_no_worker_outlives_its_parent(tmp_path, number):
         f"{module}; end_with_parent(); file = open({str(fifo)!r}, 'w'); print('up', file=file, flush=True)\n"
         "signal.signal(signal.SIGALRM, lambda *_: None); signal.alarm(200); signal.pause(); print('left', file=file)"
     )
-    parent = python(f"{module}; run_on_devices([Device({{}}, None)], {{'x': {worker!r}}})")
+    heard = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs ignore it
+    parent = python(f"{module}; {heard}; run_on_devices([Device({{}}, None)], {{'x': {worker!r}}})")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(parent, env=environment, stderr=subprocess.DEVNULL) as process, fifo.open() as file:
         assert file.readline() == "up\n"

@@ -16,6 +16,7 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.files import file_hash
 from dpr_lightning.retrieval.faiss_index import FaissIndex
 from dpr_lightning.retrieval.index_file import open_index
+from dpr_lightning.retrieval.methods import Method
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.stage import search
 from dpr_lightning.run_dir import RunDir
@@ -38,8 +39,8 @@ def run(tmp_path, vectors):
     return write_run(tmp_path / "run", vectors[1], vectors[0], 3)
 
 
-def rankings_of(run, factory, **options):
-    search(run, **{"split": "test", "depth": 20, "overwrite": True, "index": factory, **options})
+def rankings_of(run, factory, ann=None, **options):
+    search(run, Method(index=factory, ann=ann), **{"split": "test", "depth": 20, "overwrite": True, **options})
     return list(read_rankings(run.ranking("test")))
 
 

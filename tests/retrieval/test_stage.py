@@ -9,6 +9,7 @@ from support.embedding_files import write_embeddings, write_queries, write_run
 
 from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.memory import parse_bytes
+from dpr_lightning.retrieval.methods import Method
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.stage import reduce, search
 from dpr_lightning.retrieval.topk import score_pairs
@@ -171,16 +172,25 @@ def test_impossible_settings_are_refused(run):
         ({"memory": "\u0661GB"}, "memory: '\u0661GB' is not a size"),
         ({"memory": "1\u212a"}, "memory: '1\u212a' is not a size"),
         ({"shard": 3, "num_shards": 3}, "shard: 3 does not exist"),
-        ({"method": "bm42"}, "method: 'bm42' is not possible. Set `method` to one of: exact, index"),
-        ({"method": "exact", "index": "Flat"}, "method: exact contradicts index=Flat"),
-        ({"method": "index"}, "method: index contradicts index=None"),
+        ({"shard": 0, "num_shards": 3, "method": Method("bm25")}, "method: bm25 is of the whole corpus"),
     ):
         with pytest.raises(UserError, match=f"^{message}"):
             search(run, split="test", **options)
-    search(run, split="test", depth=3, method="exact")
+    search(run, Method("exact"), split="test", depth=3)
     with pytest.raises(UserError, match=r"finished already. Set overwrite=true"):
         search(run, split="test", depth=5)
     assert "x 5 of 600" in search(run, split="test", depth=5, overwrite=True)
+
+
+def test_contradicting_methods_are_refused():
+    for options, message in (
+        ({"name": "bm42"}, "method: 'bm42' is not possible. Set `method` to one of: exact, index, bm25, hybrid"),
+        ({"name": "exact", "index": "Flat"}, "method: exact contradicts index=Flat"),
+        ({"name": "bm25", "index": "Flat"}, "method: bm25 contradicts index=Flat"),
+        ({"name": "index"}, "method: index contradicts index=None"),
+    ):
+        with pytest.raises(UserError, match=f"^{message}"):
+            Method(**options)
 
 
 def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path, vectors):

@@ -21,9 +21,15 @@ from support.commands import finish_run, run_command
 from support.world import ROOT, save_tiny_model, settings_of, write_world
 
 COMMANDS = {"train": ["overwrite=true"], "encode": [], "encode-query": ["side=query"]}
-COMMANDS |= {"search": [], "search-index": ["index=Flat"], "reduce": [], "evaluate": []}
+COMMANDS |= {
+    "search": [],
+    "search-index": ["index=Flat"],
+    "search-hybrid": ["method=hybrid"],
+    "reduce": [],
+    "evaluate": [],
+}
 OUTPUTS = {"encode": ["embeddings"], "encode-query": ["embeddings/query"], "search": ["rankings"]}
-OUTPUTS |= {"search-index": ["rankings"], "evaluate": ["evaluation"]}
+OUTPUTS |= {"search-index": ["rankings"], "search-hybrid": ["rankings"], "evaluate": ["evaluation"]}
 VALUES = ["-1", "0", "1", "0.5", "1.5", "-0.0", "nan", "inf", "1e30", "abc", "''", "é", "null", "true", "False"]
 VALUES += ["[]", "[1]", "[abc]", "{}", "{a:1}", "9223372036854775807", "9223372036854775808"]
 VALUES += ["-9223372036854775809", "1e-300", "../x", "2024"]
