@@ -1,6 +1,7 @@
 """Ask a run a question and show the best passages.
 
-    python scripts/ask.py RUN "who wrote the origin of species" --corpus FILE... [--depth 5] [--index FACTORY]
+    python scripts/ask.py RUN "who wrote the origin of species" --corpus FILE... [--depth 5] [--method NAME]
+        [--index FACTORY]
 
 RUN is a run folder with `model/` and `embeddings/passage/`; FILE is the corpus that was encoded.
 """
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpr_lightning.errors import report_user_errors
+from dpr_lightning.run_dir import METHODS
 
 
 def main() -> None:
@@ -28,11 +30,13 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=5, help="number of passages to show (default: 5)")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="model folder (default: RUN/model)")
     parser.add_argument("--index", metavar="FACTORY", help="use this index of the run, e.g. HNSW32,Flat")
+    parser.add_argument("--method", choices=METHODS, help="how to search (default: exact, or index with --index)")
     args = parser.parse_args()
     with report_user_errors():
         from dpr_lightning.searcher import Searcher
 
-        searcher = Searcher(args.run_dir, corpus=args.corpus, model_dir=args.model, index=args.index)
+        options = {"model_dir": args.model, "index": args.index, "method": args.method}
+        searcher = Searcher(args.run_dir, corpus=args.corpus, **options)
         (ranking,) = searcher.search([args.question], depth=args.depth)
         table = Table(title=Text(args.question), title_justify="left", show_lines=True)
         table.add_column("score", justify="right", no_wrap=True)

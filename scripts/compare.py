@@ -4,8 +4,8 @@
     python scripts/compare.py --datasets SYSTEM... [--split test] [--to …] [--json FILE]
 
 Each RUN contains `evaluation/SPLIT/`, as evaluate.py writes it; a folder of runs, such as a sweep's, stands for all of
-them, and a glob for all that match. With --datasets, each SYSTEM has a run folder per data set, and the tables have a
-row per data set and the mean.
+them, and a glob for all that match. It may also be the folder of one evaluation: `runs/nq/evaluation/test.bm25`. With
+--datasets, each SYSTEM has a run folder per data set, and the tables have a row per data set and the mean.
 
 The p-values are those of the exact sign test on the questions in which two runs differ (accuracy) and of the paired
 randomization test (judged measures, means over data sets; Smucker, Allan and Carterette, CIKM 2007), each corrected for

@@ -17,6 +17,7 @@ from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
 from dpr_lightning.model.settings import Settings
 from dpr_lightning.retrieval.index_file import open_index
+from dpr_lightning.retrieval.methods import Method
 from dpr_lightning.retrieval.rankings import read_rankings
 from dpr_lightning.retrieval.stage import search
 from dpr_lightning.run_dir import RunDir
@@ -42,14 +43,16 @@ def corpus(world):
     return str(world / "corpus.jsonl")
 
 
-def test_it_ranks_as_the_search_stage(run_dir, corpus, tmp_path):
+@pytest.mark.parametrize("method", [None, "bm25", "hybrid"])
+def test_it_ranks_as_the_search_stage(run_dir, corpus, tmp_path, method):
     source = open_queries(str(write_jsonl(tmp_path / "queries.jsonl", QUESTIONS)))
-    encoder = ShardEncoder(load_bi_encoder(run_dir / "model"), source, side="query")
+    encoder = ShardEncoder(load_bi_encoder(run_dir / "model"), source, side="query", overwrite=True)
     run = RunDir(run_dir)
     encoder.encode(run.query_embeddings("three"))
-    search(run, split="three", depth=7)
-    ranked = list(read_rankings(run.ranking("three")))
-    found = dpr_lightning.Searcher(run_dir, corpus=corpus).search([row["query"] for row in QUESTIONS], depth=7)
+    search(run, Method(method), split="three", depth=7, queries=source, corpus=open_corpus(corpus), overwrite=True)
+    ranked = list(read_rankings(run.ranking("three", method=method)))
+    texts = [row["query"] for row in QUESTIONS]
+    found = dpr_lightning.Searcher(run_dir, corpus=corpus, method=method).search(texts, depth=7)
     assert [one.docids for one in found] == [one.docids for one in ranked]
     for one, expected in zip(found, ranked, strict=True):
         np.testing.assert_allclose(one.scores, expected.scores, rtol=1e-5)  # the queries are in other batches

@@ -58,7 +58,7 @@ def find_runs(paths: Sequence[Path], split: str) -> tuple[list[Path], list[Path]
     """Return the run folders with an evaluation of a split, and those without.
 
     Args:
-        paths: Run folders, folders of run folders such as a sweep's, and globs of both.
+        paths: Run folders, folders of run folders such as a sweep's, folders of evaluations, and globs of all these.
         split: Name of the questions.
     """
     runs: list[Path] = []
@@ -78,7 +78,7 @@ def compare(
     """Return the figures that all runs have, with differences from the first run, and each run's first hits, by name.
 
     Args:
-        runs: Run folders; the first is the baseline.
+        runs: Run folders or folders of evaluations; the first is the baseline.
         split: Name of the questions.
         names: Names of the runs, by default those of the folders.
 
@@ -180,7 +180,12 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 
 def _is_evaluated(run: Path, split: str) -> bool:
-    return (RunDir(run).evaluation(split) / METRICS).is_file()
+    return (_evaluation(run, split) / METRICS).is_file()
+
+
+def _evaluation(run: Path, split: str) -> Path:
+    """Return the folder of a run's evaluation, or `run` itself if it is one."""
+    return run if (run / METRICS).is_file() else RunDir(run).evaluation(split)
 
 
 def _is_run(folder: Path) -> bool:
@@ -189,7 +194,7 @@ def _is_run(folder: Path) -> bool:
 
 def _read(runs: Sequence[Path], split: str) -> list[_Evaluated]:
     """Return the evaluations of runs, after checking that they can be compared."""
-    folders = [RunDir(run).evaluation(split) for run in runs]
+    folders = [_evaluation(run, split) for run in runs]
     rows = [{row["qid"]: row for row in read_questions(folder)} for folder in folders]
     evaluated = [_Evaluated(folder, read_metrics(folder), own) for folder, own in zip(folders, rows, strict=True)]
     first = evaluated[0]

@@ -175,6 +175,8 @@ def test_a_folder_of_runs_or_a_glob_stands_for_its_runs(tmp_path, hits):
         assert "80 questions" in out
         assert all(len(line) <= 80 for line in out.splitlines() if "skipped" not in line and "differences" not in line)
     assert outs[0].count("lr-3e-5") == outs[1].count("lr-3e-5") == 3
+    bm25 = write_run(tmp_path / "sweep" / "lr-9", hits["b"], split="test.bm25") / "evaluation" / "test.bm25"
+    assert "test.bm25" in assert_succeeds(run_script("compare", tmp_path / "sweep", bm25))
     (tmp_path / "empty").mkdir()
     assert "does not exist. Run evaluate.py" in assert_mistake(run_script("compare", tmp_path / "empty"))
 
