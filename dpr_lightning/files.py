@@ -8,7 +8,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -98,6 +98,11 @@ def write_json(path: Path, value: Any) -> None:
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
+
+
+def values_hash(values: Mapping[str, Any]) -> str:
+    """Return the XXH3 hash of JSON values, in any order of the keys; it is kept beside them to detect damage."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
 
 
 def file_hash(path: Path) -> str:

@@ -7,11 +7,11 @@ prints the files and the card and uploads nothing. The hub's token comes from `h
 """
 
 import argparse
-import json
 import re
 from pathlib import Path
 
 from dpr_lightning.errors import UserError, report_user_errors
+from dpr_lightning.evaluation.output import read_metrics
 from dpr_lightning.model.card import CARD, with_figures
 from dpr_lightning.run_dir import RunDir
 
@@ -20,12 +20,8 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 def card_of(run: RunDir) -> str:
     """Return the model's card with the figures of all evaluations of the run."""
-    figures = {}
-    for file in sorted(run.evaluations.glob("*/metrics.json")):
-        try:
-            figures[file.parent.name] = json.loads(file.read_bytes())
-        except ValueError as error:
-            raise UserError(f"{file} is damaged ({error}). Run evaluate.py again.") from error
+    evaluations = sorted(file.parent for file in run.evaluations.glob("*/metrics.json"))
+    figures = {folder.name: read_metrics(folder) for folder in evaluations}
     return with_figures((run.model / CARD).read_text(encoding="utf-8"), figures)
 
 

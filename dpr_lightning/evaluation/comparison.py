@@ -195,8 +195,11 @@ def _is_run(folder: Path) -> bool:
 def _read(runs: Sequence[Path], split: str) -> list[_Evaluated]:
     """Return the evaluations of runs, after checking that they can be compared."""
     folders = [_evaluation(run, split) for run in runs]
-    rows = [{row["qid"]: row for row in read_questions(folder)} for folder in folders]
-    evaluated = [_Evaluated(folder, read_metrics(folder), own) for folder, own in zip(folders, rows, strict=True)]
+    evaluated = []
+    for folder in folders:
+        metrics = read_metrics(folder)
+        rows = {row["qid"]: row for row in read_questions(folder, metrics)}
+        evaluated.append(_Evaluated(folder, metrics, rows))
     first = evaluated[0]
     for one in evaluated:
         _check_same_questions(one.folder, one.rows, first.folder, first.rows)

@@ -11,7 +11,7 @@ from dpr_lightning.data.sources import Source
 from dpr_lightning.errors import UserError
 from dpr_lightning.evaluation.accuracy import FirstHits
 from dpr_lightning.evaluation.passages import Passages
-from dpr_lightning.files import atomic_write
+from dpr_lightning.files import atomic_write, file_hash, values_hash, write_json
 from dpr_lightning.retrieval.rankings import Ranking
 from dpr_lightning.text_files import read_lines
 
@@ -72,11 +72,23 @@ def write_dpr_json(
         file.write("\n}\n")
 
 
-def read_questions(folder: Path) -> list[dict[str, Any]]:
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Write metrics with a checksum, and return them with the hashes of the other files in the folder."""
+    values = {**metrics, "xxh3": {name: file_hash(folder / name) for name in (QUESTIONS, DPR_JSON)}}
+    write_json(folder / METRICS, values | {"check": values_hash(values)})
+    return values
+
+
+def read_questions(folder: Path, metrics: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """Return the lines of an evaluation's `questions.jsonl`, each with at least `qid` and `first_hit`.
 
+    Args:
+        folder: The folder of the evaluation.
+        metrics: Its metrics, which have the file's hash; earlier versions wrote none.
+
     Raises:
-        UserError: The file does not exist, or a line is damaged or repeats a question; the message names it.
+        UserError: The file does not exist or has another hash, or a line is damaged or repeats a question; the message
+            names it.
     """
     file = _existing(folder / QUESTIONS)
     rows: dict[str, dict[str, Any]] = {}
@@ -90,6 +102,8 @@ def read_questions(folder: Path) -> list[dict[str, Any]]:
         if row["qid"] in rows:
             raise UserError(f"{file}, line {number}: question {row['qid']} is in an earlier line too. Remove one.")
         rows[row["qid"]] = row
+    if (metrics or {}).get("xxh3", {}).get(QUESTIONS) not in (None, file_hash(file)):
+        raise UserError(f"{file}: damaged (its checksum differs). Run evaluate.py again.")
     return list(rows.values())
 
 
@@ -102,6 +116,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     file = _existing(folder / METRICS)
     try:
         metrics: dict[str, Any] = json.loads("".join(line for _, line in read_lines(file)))
+        check = metrics.pop("check", None)
+        if check not in (None, values_hash(metrics)):
+            raise ValueError("its checksum differs")
         {int(k): float(value) for k, value in metrics["accuracy"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file}: damaged ({error}). Run evaluate.py again.") from error

@@ -15,10 +15,10 @@ from dpr_lightning.errors import UserError, check_choice, check_positive
 from dpr_lightning.evaluation.accuracy import first_hit
 from dpr_lightning.evaluation.judged import LARGEST_CUTOFF, judge, parse_measures
 from dpr_lightning.evaluation.measures import Metrics, find_answers, measure_accuracy, measure_judged
-from dpr_lightning.evaluation.output import METRICS, write_dpr_json, write_questions
+from dpr_lightning.evaluation.output import write_dpr_json, write_metrics, write_questions
 from dpr_lightning.evaluation.passages import passage_rows, read_passages
 from dpr_lightning.evaluation.qrels import qrels_fingerprint, read_qrels
-from dpr_lightning.files import atomic_folder, file_hash, refuse_overwrite, write_json
+from dpr_lightning.files import atomic_folder, file_hash, refuse_overwrite
 from dpr_lightning.retrieval.provenance import check_against_embeddings, read_provenance
 from dpr_lightning.retrieval.rankings import Ranking, read_rankings
 from dpr_lightning.run_dir import METHODS, RANKING_ENDINGS, RunDir
@@ -122,9 +122,9 @@ def evaluate(
             "Search deeper (`depth`), or set `topk` to smaller cutoffs."
         )
     with atomic_folder(folder) as temporary:
-        write_json(temporary / METRICS, metrics)
         write_questions(temporary, queries, rankings, first_hits, judgement.by_question if judgement else None)
         write_dpr_json(temporary, queries, rankings, passages, hits)
+        metrics = write_metrics(temporary, metrics)
     speed = f"{len(hits):,} questions in {time.perf_counter() - start:,.1f} s"
     return Evaluation(metrics, f"{folder}: metrics.json, questions.jsonl, dpr.json; {speed}")
 

@@ -10,14 +10,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import xxhash
 
 from dpr_lightning.embeddings.file import Embeddings, open_embeddings
 from dpr_lightning.embeddings.shards import ShardedEmbeddings
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import file_hash, write_json
+from dpr_lightning.files import file_hash, values_hash, write_json
 from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir
 
 _log = logging.getLogger(__name__)
@@ -92,7 +89,7 @@ def write_provenance(ranking: Path, provenance: Provenance | None, content: Path
         provenance_file(ranking).unlink(missing_ok=True)
     else:
         values = {"format": _FORMAT, "xxh3": file_hash(content or ranking), **asdict(provenance)}
-        write_json(provenance_file(ranking), values | {"check": _check(values)})
+        write_json(provenance_file(ranking), values | {"check": values_hash(values)})
 
 
 def read_provenance(ranking: Path, *, allow_changed: bool = True) -> Provenance | None:
@@ -108,7 +105,7 @@ def read_provenance(ranking: Path, *, allow_changed: bool = True) -> Provenance 
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         check = values.pop("check", None)  # earlier versions wrote none
-        if check not in (None, _check(values)):
+        if check not in (None, values_hash(values)):
             raise ValueError("its checksum differs")
         if values.pop("format") != _FORMAT:
             raise ValueError("another format")
@@ -176,11 +173,6 @@ def check_against_embeddings(ranking: Path, provenance: Provenance | None, *, ta
 def provenance_file(ranking: Path) -> Path:
     """Return the path of the file that describes a ranking."""
     return ranking.with_name(f"{ranking.name}.json")
-
-
-def _check(values: dict[str, Any]) -> str:
-    """Return the checksum of all values."""
-    return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
 
 
 def _name(file: Path) -> str:

@@ -10,8 +10,7 @@ from support.world import write_jsonl
 
 from dpr_lightning.data.sources import Source, open_training
 from dpr_lightning.errors import UserError
-from dpr_lightning.evaluation.output import read_metrics, read_questions, write_dpr_json, write_questions
-from dpr_lightning.files import write_json
+from dpr_lightning.evaluation.output import read_metrics, read_questions, write_dpr_json, write_metrics, write_questions
 from dpr_lightning.retrieval.rankings import Ranking, read_rankings, write_rankings
 
 TEXT = st.text(
@@ -55,8 +54,11 @@ def test_questions_of_any_text_read_back(tmp_path_factory, questions, docid, tit
 @given(name=TEXT)
 def test_metrics_of_any_text_read_back(tmp_path_factory, name):
     metrics = {"accuracy": {"5": 0.25}, "run_file": name, "invalid_answers": {"count": 1, "first": [name]}}
-    write_json(tmp_path_factory.getbasetemp() / "metrics.json", metrics)
-    assert read_metrics(tmp_path_factory.getbasetemp()) == metrics
+    folder = tmp_path_factory.getbasetemp()
+    for file in ("questions.jsonl", "dpr.json"):
+        (folder / file).write_text(name, encoding="utf-8")
+    write_metrics(folder, metrics)
+    assert {**read_metrics(folder), "xxh3": None} == {**metrics, "xxh3": None}
 
 
 @settings(deadline=None, max_examples=150)

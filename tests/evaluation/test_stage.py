@@ -1,6 +1,7 @@
 """The evaluation stage on a world of six passages: what counts, what is written, what is refused."""
 
 import json
+import random
 import re
 import unicodedata
 
@@ -271,6 +272,26 @@ def test_first_hits_of_a_folder_without_evaluation_are_refused(tmp_path):
 
 def cut(ranking, lengths):
     return {qid: docids[:length] for (qid, docids), length in zip(ranking.items(), lengths, strict=True)}
+
+
+def test_a_flipped_bit_in_the_figures_is_an_error_or_changes_nothing(run):
+    (_, folder), draw = run(), random.Random(0)
+
+    def read():
+        metrics = read_metrics(folder)
+        return metrics, read_questions(folder, metrics)
+
+    intact = read()
+    for name in ("metrics.json", "questions.jsonl"):
+        content = (folder / name).read_bytes()
+        for position in draw.sample(range(len(content)), 80):
+            flipped = content[position] ^ (1 << draw.randrange(8))
+            (folder / name).write_bytes(content[:position] + bytes([flipped]) + content[position + 1 :])
+            try:
+                assert read() == intact
+            except UserError as error:
+                assert f"{name}" in str(error)
+        (folder / name).write_bytes(content)
 
 
 def test_cutoffs_beyond_the_rankings_are_left_out(run):

@@ -85,7 +85,7 @@ def test_runs_of_one_name_are_told_apart_by_their_path(tmp_path, hits):
 def test_another_split_is_compared_on_demand(tmp_path, hits):
     run = write_run(tmp_path / "a", hits["a"], split="dev")
     assert "dev, 80 questions" in assert_succeeds(run_script("compare", run, "--split", "dev"))
-    assert f"{run}/evaluation/test/questions.jsonl does not exist" in assert_mistake(run_script("compare", run))
+    assert f"{run}/evaluation/test/metrics.json does not exist" in assert_mistake(run_script("compare", run))
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e", "\r", "\ufeff"])
