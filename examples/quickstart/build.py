@@ -30,7 +30,6 @@ except ImportError as error:
 QUESTIONS = Path(__file__).with_name("questions.tsv")
 NEGATIVES = 10  # hard negatives per question
 NEGATIVES_FROM = 30  # top passages of its BM25 ranking that they are taken from
-DEPTH = 100  # passages per question in the baseline
 
 Passage = dict[str, str]
 
@@ -53,14 +52,14 @@ class Bm25:
         texts = [f"{passage['title']} {passage['text']}" for passage in corpus]
         self._index.index(self._tokens(texts), show_progress=False)
 
-    def rank(self, query: str, *, depth: int) -> list[tuple[Passage, np.float32]]:
-        """Return the `depth` best passages and their scores, or fewer if fewer share a term with the query."""
+    def rank(self, query: str, *, depth: int) -> list[Passage]:
+        """Return the `depth` best passages, or fewer if fewer share a term with the query."""
         known = [token for token in self._tokens([query])[0] if token in self._index.vocab_dict]
         if not known:
             return []
         scores = self._index.get_scores(known)
         best = np.argsort(-scores, kind="stable")[:depth]
-        return [(self._corpus[row], scores[row]) for row in best if scores[row] > 0]
+        return [self._corpus[row] for row in best if scores[row] > 0]
 
     def _tokens(self, texts: list[str]) -> list[list[str]]:
         options = {"stopwords": "english", "stemmer": self._stemmer, "show_progress": False}
@@ -82,11 +81,10 @@ def main() -> None:
     write_jsonl(out / "test.jsonl.gz", (question_row(question) for question in questions["test"]))
     for split in ("dev", "test"):
         write_lines(out / f"{split}.qrels", qrels_lines(questions[split]))
-    write_lines(out / "bm25-test.trec", trec_lines(questions["test"], bm25))
     copy_encoder(out / "encoder")
     print(f"dropped {dropped} questions about things that this interpreter lacks")
     counts = ", ".join(f"{len(asked)} {split}" for split, asked in questions.items())
-    print(f"wrote {len(corpus)} passages, {counts} questions, the encoder and the BM25 baseline to {out}")
+    print(f"wrote {len(corpus)} passages, {counts} questions and the encoder to {out}")
 
 
 def read_questions(corpus: list[Passage]) -> tuple[dict[str, list[Question]], int]:
@@ -115,7 +113,7 @@ def question_row(question: Question) -> dict[str, Any]:
 
 def training_row(question: Question, bm25: Bm25) -> dict[str, Any]:
     """Return a row with all targets as positives and the best-ranked other passages as hard negatives."""
-    ranked = [passage for passage, _ in bm25.rank(question.text, depth=NEGATIVES_FROM)]
+    ranked = bm25.rank(question.text, depth=NEGATIVES_FROM)
     negatives = [passage for passage in ranked if passage not in question.targets][:NEGATIVES]
     return {**question_row(question), "positive_passages": question.targets, "negative_passages": negatives}
 
@@ -123,13 +121,6 @@ def training_row(question: Question, bm25: Bm25) -> dict[str, Any]:
 def qrels_lines(questions: list[Question]) -> Iterator[str]:
     """Return lines `qid 0 docid 1`."""
     return (f"{question.qid} 0 {target['docid']} 1" for question in questions for target in question.targets)
-
-
-def trec_lines(questions: list[Question], bm25: Bm25) -> Iterator[str]:
-    """Yield lines `qid Q0 docid rank score bm25`."""
-    for question in questions:
-        for rank, (passage, score) in enumerate(bm25.rank(question.text, depth=DEPTH), start=1):
-            yield f"{question.qid} Q0 {passage['docid']} {rank} {score!s} bm25"
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:

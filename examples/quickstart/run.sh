@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python}
-ours=runs/quickstart published=runs/quickstart_published bm25=runs/quickstart_bm25
+ours=runs/quickstart published=runs/quickstart_published
 
 "$python" examples/quickstart/build.py
 
@@ -19,6 +19,6 @@ for run in $published $ours; do
     "$python" evaluate.py "${settings[@]}" overwrite=true
 done
 
-# build.py has written the BM25 ranking.
-"$python" evaluate.py experiment=quickstart name=bm25 run_dir=$bm25 run_file=data/quickstart/bm25-test.trec overwrite=true
-"$python" scripts/compare.py $published $bm25 $ours
+"$python" search.py experiment=quickstart method=bm25 overwrite=true
+"$python" evaluate.py experiment=quickstart method=bm25 name=bm25 overwrite=true
+"$python" scripts/compare.py $published $ours/evaluation/test.bm25 $ours
