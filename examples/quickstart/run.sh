@@ -20,5 +20,5 @@ for run in $published $ours; do
 done
 
 "$python" search.py experiment=quickstart method=bm25 overwrite=true
-"$python" evaluate.py experiment=quickstart method=bm25 name=bm25 overwrite=true
+"$python" evaluate.py experiment=quickstart method=bm25 name=bm25 run_dir=$ours overwrite=true
 "$python" scripts/compare.py $published $ours/evaluation/test.bm25 $ours
