@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python}
-ours=runs/quickstart published=runs/quickstart_published
+ours=runs/quickstart published=runs/published
 
 "$python" examples/quickstart/build.py
 
