@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""The error numbers of a disk that is full or read-only."""
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there, then run the same command again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "Correct the path or its permissions"),
@@ -101,8 +103,8 @@ def report_user_errors(
     except mistakes as error:
         if traceback:
             raise
-        names_path = isinstance(error, OSError) and error.filename is not None
-        line = re.sub(r"`([\w.-]+)`", r"\1", message(UserError(_os_problem(error)) if names_path else error))
+        is_path = isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS)
+        line = re.sub(r"`([\w.-]+)`", r"\1", message(UserError(_os_problem(error)) if is_path else error))
         line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
         print(line, file=sys.stderr)
         raise ReportedMistake(line) from error
@@ -110,4 +112,4 @@ def report_user_errors(
 
 def _os_problem(error: Any) -> str:
     remedy = _REMEDIES.get(error.errno or 0, "Correct the path")
-    return f"{error.filename}: {error.strerror}. {remedy}."
+    return f"{error.filename or 'the folder of the output or of its log'}: {error.strerror}. {remedy}."

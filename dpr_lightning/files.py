@@ -15,7 +15,7 @@ from typing import IO, Any
 import xxhash
 from filelock import FileLock, Timeout
 
-from dpr_lightning.errors import UserError
+from dpr_lightning.errors import DISK_ERRORS, UserError
 
 _READ_AT_ONCE = 1 << 24  # bytes
 
@@ -42,6 +42,7 @@ def atomic_path(path: Path, *, is_file: bool = False) -> Iterator[Path]:
 
     Raises:
         UserError: A file is to replace a folder that is not empty.
+        OSError: The disk is full or read-only; the error names `path`.
     """
     path = path.resolve() if path.is_symlink() else path
     create_parent(path)
@@ -63,6 +64,10 @@ def atomic_path(path: Path, *, is_file: bool = False) -> Iterator[Path]:
             path.rename(aside)
         temporary.replace(path)
         _remove(aside)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:  # names no file, or the temporary one
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
         _remove(temporary)
 

@@ -114,10 +114,9 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         if not wants_traceback:
             os.environ.pop(_FULL_ERROR, None)
         config = Config(dict.fromkeys(composed), composed)
-        again = "the same command without overwrite=true" if composed.get("overwrite") else "the same command"
-        interrupted = f"interrupted; {again} continues"
-        job = HydraConfig.get()
-        folder = Path(job.runtime.output_dir)
+        but = " without overwrite=true" if composed.get("overwrite") else ""
+        interrupted = f"interrupted; the same command{but} continues"
+        job, folder = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
         with (
             passed_to_launching_command(folder),
             report(message=lambda error: _logged(_message(error, config)), interrupted=interrupted),
@@ -132,10 +131,11 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
 
     @functools.wraps(task)
     def entry() -> None:
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # do not report the unused pooler
+        for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY"):  # no report of the unused pooler, or of retries
+            os.environ.setdefault(name, "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # do not report each attempt to reach the hub
         logging.captureWarnings(True)
+        logging.raiseExceptions = False  # a full disk under the log prints no tracebacks
         for message in (".*LeafSpec", ".*srun. command is av", "The version_base par", "hydra.utils.instantiate"):
             warnings.filterwarnings("ignore", message)  # Lightning on a newer torch and on a login node; Hydra 1.4
         os.environ[_FULL_ERROR] = "1"  # makes Hydra raise errors while it composes, instead of printing them

@@ -36,6 +36,12 @@ def test_a_choice_that_is_not_possible_is_named_with_those_that_are():
             1,
             "a/b: Permission denied. Correct the path or its permissions.\n",
         ),
+        (
+            OSError(28, "No space left on device"),
+            1,
+            "the folder of the output or of its log: No space left on device. Free space there, then run the same "
+            "command again.\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )

@@ -1,10 +1,12 @@
 """Output appears whole under its final name, or not at all."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.world import ROOT
@@ -66,6 +68,17 @@ def test_an_error_leaves_the_earlier_folder_and_nothing_else(tmp_path):
         raise StopError
     assert list(tmp_path.iterdir()) == [path]
     assert list(path.iterdir()) == [path / "earlier"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_full_disk_is_reported_with_the_final_name(tmp_path, named):
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="No space left on device") as caught, atomic_path(path) as temporary:
+        if named:
+            raise OSError(errno.ENOSPC, "No space left on device", str(temporary))
+        Path("/dev/full").write_text("x")
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_behind_a_link_is_created(tmp_path):

@@ -13,6 +13,7 @@ from support.metrics import logged_rows
 from support.world import ROOT, settings_of, training_row, write_jsonl
 
 from dpr_lightning import open_embeddings
+from dpr_lightning.evaluation.output import read_metrics
 
 
 def start(name, *overrides, folder, environment=None, **options):
@@ -103,6 +104,14 @@ def test_warnings_of_libraries_go_to_the_log(settings, tmp_path):
         "smaller than the logging interval"
         in next((tmp_path / "run" / "logs" / "train").glob("*/train.log")).read_text()
     )
+
+
+def test_a_full_disk_under_the_log_does_not_disturb_a_command(settings, finished_run, tmp_path):
+    full = "hydra.job_logging.handlers.file.filename=/dev/full"
+    process = start("evaluate", *settings, f"run_dir={finished_run}", "overwrite=true", full, folder=tmp_path)
+    code, out, err = end(process)
+    assert (code, err) == (0, "")
+    assert "answer accuracy" in out
 
 
 def test_hydra_full_error_gives_the_traceback(command, settings, monkeypatch):
@@ -227,7 +236,5 @@ def test_data_takes_splits_of_any_name(command, settings, finished_run, world):
     for name, *more in [("encode", "side=query"), ("search",), ("evaluate",)]:
         code, _, err = command(name, *settings, *split, *more)
         assert (code, err) == (0, "")
-    first, second = (
-        json.loads((finished_run / "evaluation" / s / "metrics.json").read_text()) for s in ("test", "second")
-    )
+    first, second = (read_metrics(finished_run / "evaluation" / name) for name in ("test", "second"))
     assert first | {"run_file": "", "split": ""} == second | {"run_file": "", "split": ""}
