@@ -165,8 +165,20 @@ def _refuse_folder(path: Path) -> None:
         raise UserError(f"{path} is a folder with files, and a file cannot replace it. Move or delete the folder.")
 
 
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """Return what a folder contains that matches a pattern, sorted; nothing if it does not exist.
+
+    Raises:
+        OSError: The folder cannot be read; `Path.glob` would find nothing.
+    """
+    return sorted(path for path in folder.iterdir() if path.match(pattern)) if folder.is_dir() else []
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except OSError as error:  # names a file without its folder
+            raise OSError(error.errno, error.strerror, str(path)) from error
     else:
         path.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.call_record import write_call_record
 from dpr_lightning.command_line import decoded_split, hydra_words, quoted
 from dpr_lightning.errors import FinishedError, UserError, report_user_errors
-from dpr_lightning.files import atomic_write
+from dpr_lightning.files import atomic_write, matching
 from dpr_lightning.run_dir import RunDir
 from dpr_lightning.submitted import failures_in_one_line, passed_to_launching_command
 
@@ -239,7 +239,7 @@ def save_training_config(config: Config, run: RunDir, fingerprints: Mapping[str,
     Raises:
         UserError: The folder has checkpoints of a training whose result other settings or content would change.
     """
-    if any(run.checkpoints.glob("step-*.ckpt")):
+    if matching(run.checkpoints, "step-*.ckpt"):
         check_training_config(config, run, fingerprints, state="unfinished")
     with atomic_write(run.training_config) as file:
         OmegaConf.save(OmegaConf.create({**config.values, _FINGERPRINTS: fingerprints}), file)

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from support.world import ROOT
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import atomic_folder, atomic_path, atomic_write, refuse_overwrite, write_json
+from dpr_lightning.files import atomic_folder, atomic_path, atomic_write, matching, refuse_overwrite, write_json
 
 
 class StopError(Exception):
@@ -79,6 +80,22 @@ def test_a_full_disk_is_reported_with_the_final_name(tmp_path, named):
         Path("/dev/full").write_text("x")
     assert caught.value.filename == str(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_a_missing_one_is_empty(tmp_path, monkeypatch):
+    for name in ("b.txt", "a.txt", "c.md"):
+        (tmp_path / name).touch()
+    assert matching(tmp_path, "*.txt") == [tmp_path / "a.txt", tmp_path / "b.txt"]
+    assert matching(tmp_path / "absent", "*") == []
+    script = "from pathlib import Path; from dpr_lightning.files import matching; import sys, os\n"
+    script += "if os.geteuid() == 0: os.setuid(65534)\nmatching(Path(sys.argv[1]), '*')"
+    with tempfile.TemporaryDirectory() as scratch:  # those of pytest are closed to other users
+        closed = Path(scratch) / "closed"
+        closed.mkdir(0o100)
+        Path(scratch).chmod(0o755)
+        words = [sys.executable, "-c", script, closed]
+        done = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert f"PermissionError: [Errno 13] Permission denied: '{closed}'" in done.stderr
 
 
 def test_a_folder_behind_a_link_is_created(tmp_path):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dpr_lightning.embeddings.file import Embeddings, open_embeddings
 from dpr_lightning.embeddings.ids import DECODED_AT_ONCE
 from dpr_lightning.errors import UserError
+from dpr_lightning.files import matching
 from dpr_lightning.run_dir import shard_name
 
 _NAME = re.compile(r"(\d+)-of-(\d+)")
@@ -149,9 +150,7 @@ def complete_shards(folder: Path, ending: str, *, made_by: str) -> list[Path]:
         UserError: No shards, a missing one, or shards of two divisions of the corpus; the message names the files.
     """
     files = {
-        file: match
-        for file in sorted(folder.glob(f"*{ending}"))
-        if (match := _NAME.fullmatch(file.name[: -len(ending)]))
+        file: match for file in matching(folder, f"*{ending}") if (match := _NAME.fullmatch(file.name[: -len(ending)]))
     }
     if not files:
         raise UserError(f"{folder} has no shards (NN-of-NN{ending}). Make them with {made_by}, or correct run_dir.")

@@ -19,6 +19,7 @@ from dpr_lightning.encoding.devices import Device, run_on_devices
 from dpr_lightning.encoding.loop import Speed, encode_rows
 from dpr_lightning.encoding.progress import Progress
 from dpr_lightning.errors import FinishedError, UserError, check_choice, check_positive
+from dpr_lightning.files import matching
 from dpr_lightning.model.bi_encoder import BiEncoder
 from dpr_lightning.model.inference import for_inference, resolve_precision
 from dpr_lightning.model.packed import packed_if_supported
@@ -241,7 +242,7 @@ def _check_num_shards(run: RunDir, num_shards: int) -> None:
     if num_shards > _MOST_SHARDS:
         raise UserError(f"num_shards: {num_shards:,} is more than {_MOST_SHARDS:,}. Lower `num_shards`.")
     of_count = shard_name(0, num_shards).lstrip("0")  # `-of-20`
-    files = sorted(run.passage_shards.glob("[0-9]*-of-*.safetensors*"))
+    files = matching(run.passage_shards, "[0-9]*-of-*.safetensors*")
     others = [file.name for file in files if f"{of_count}." not in file.name]
     if others:
         raise UserError(

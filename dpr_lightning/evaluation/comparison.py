@@ -18,7 +18,7 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.evaluation.accuracy import FirstHits, accuracy_at, paired_difference
 from dpr_lightning.evaluation.output import METRICS, read_metrics, read_questions
 from dpr_lightning.evaluation.resampling import Values, holm, mean_with_interval, paired_mean_difference
-from dpr_lightning.files import file_hash
+from dpr_lightning.files import file_hash, matching
 from dpr_lightning.run_dir import RunDir
 
 Rows = Mapping[str, Mapping[str, Any]]  # qid -> line of questions.jsonl
@@ -66,7 +66,7 @@ def find_runs(paths: Sequence[Path], split: str) -> tuple[list[Path], list[Path]
     for path in paths:
         matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207
         for folder in matches or [path]:
-            inner = [sub for sub in sorted(folder.glob("*")) if _is_run(sub) and sub.name != "logs"]
+            inner = [sub for sub in matching(folder, "*") if _is_run(sub) and sub.name != "logs"]
             for run in [folder] if _is_run(folder) else inner or [folder]:
                 (runs if _is_evaluated(run, split) else skipped).append(run)
     return runs, skipped
@@ -133,7 +133,7 @@ def compare_datasets(folders: Sequence[Path], split: str) -> dict[str, Any]:
         UserError: No common data set, no common figure, or as `compare`.
     """
     names = _names(folders)
-    own = [[run.name for run in sorted(folder.glob("*")) if _is_evaluated(run, split)] for folder in folders]
+    own = [[run.name for run in matching(folder, "*") if _is_evaluated(run, split)] for folder in folders]
     sets = [name for name in own[0] if all(name in others for others in own)]
     if not sets:
         listed = ", ".join(map(str, folders))

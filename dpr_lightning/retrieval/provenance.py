@@ -14,7 +14,7 @@ from pathlib import Path
 from dpr_lightning.embeddings.file import Embeddings, open_embeddings
 from dpr_lightning.embeddings.shards import ShardedEmbeddings
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import file_hash, values_hash, write_json
+from dpr_lightning.files import file_hash, matching, values_hash, write_json
 from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir
 
 _log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def check_against_embeddings(ranking: Path, provenance: Provenance | None, *, ta
         return
     model = provenance.model if provenance else tag.removeprefix(_TAG) if tag.startswith(_TAG) else ""
     changed = []
-    for file in (run.query_embeddings(split), *sorted(run.passage_shards.glob("*.safetensors"))):
+    for file in (run.query_embeddings(split), *matching(run.passage_shards, "*.safetensors")):
         if not file.is_file():
             continue
         embeddings = open_embeddings(file)

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from dpr_lightning.errors import UserError, check_positive
-from dpr_lightning.files import atomic_path, atomic_write, file_hash
+from dpr_lightning.files import atomic_path, atomic_write, file_hash, matching
 from dpr_lightning.training.preemption import StopOnSignal
 from dpr_lightning.training.write_errors import write_errors
 
@@ -135,7 +135,7 @@ def step_of(checkpoint: Path | None) -> int:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.ckpt"), reverse=True)
+    return matching(folder, "step-*.ckpt")[::-1]
 
 
 def _hash_file(checkpoint: Path) -> Path:
