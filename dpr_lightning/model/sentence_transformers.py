@@ -82,6 +82,9 @@ def _foreign(folder: Path, config: Mapping[str, Any], query: _Pipeline, passage:
     if query.files != passage.files:
         settings["tied"] = False
     settings |= {"query_max_length": query.max_length, "passage_max_length": passage.max_length}
+    if config.get("truncate_dim") is not None:
+        cut = f"truncate_dim={config['truncate_dim']!r}, which cuts embeddings after their normalization"
+        raise _unsupported(folder, f"{cut} (config_sentence_transformers.json)")
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict):
         raise _damaged(folder / "config_sentence_transformers.json", f"prompts is {prompts!r}")

@@ -123,6 +123,7 @@ def _read_json(path: Path) -> Iterator[Row]:
     for number, (key, entry) in enumerate(_json_entries(path), 1):
         fields = entry if isinstance(entry, Mapping) else {}
         contexts = _first_of(fields, "ctxs", "contexts")
+        prefix = "wiki:" if "ctxs" in fields else ""  # FAIR's ids of the passages in psgs_w100.tsv
         question = fields.get("question", "")
         if not isinstance(contexts, list) or not isinstance(question, str):
             raise UserError(f"{path}, entry {number}: {_description(entry)}. {_accepted()}")
@@ -141,7 +142,8 @@ def _read_json(path: Path) -> Iterator[Row]:
                     f"{_accepted()}"
                 ) from None
             known = qid is not None
-            yield Row(number, str(qid if known else number - 1), str(docid), score, "", "" if known else question)
+            passage = str(docid).removeprefix(prefix)
+            yield Row(number, str(qid if known else number - 1), passage, score, "", "" if known else question)
 
 
 FORMATS = {

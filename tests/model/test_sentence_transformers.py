@@ -197,6 +197,10 @@ REFUSED = {
         edit("sentence_bert_config.json", config_args={"hidden_act": "relu"}),
         "a Transformer with config_args={'hidden_act': 'relu'}",
     ),
+    "cut": (
+        edit("config_sentence_transformers.json", truncate_dim=8),
+        "truncate_dim=8, which cuts embeddings after their normalization (config_sentence_transformers.json)",
+    ),
     "CrossEncoder": (
         edit("config_sentence_transformers.json", model_type="CrossEncoder"),
         "a model of the kind CrossE",

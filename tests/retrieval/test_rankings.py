@@ -194,7 +194,10 @@ def test_another_form_is_named_with_the_accepted_ones(tmp_path, text, found):
     assert f"Accepted: {FORMS}; Pyserini JSON `{{qid: {{contexts}}}}`." in str(error.value)
 
 
-CONTEXTS = [{"id": "d1", "title": "t", "text": "x [1]", "score": "2.5", "has_answer": True}, {"id": 7, "score": 3}]
+CONTEXTS = [
+    {"id": "d1", "title": "t", "text": "x [1]", "score": "2.5", "has_answer": True},
+    {"id": "wiki:7", "score": 3},
+]
 PYSERINI = [{"docid": "d1", "score": "2.5", "text": "t\nx", "has_answer": True}, {"docid": "7", "score": 3.0}]
 FAIR = [{"question": "who’s  x", "answers": ["a"], "ctxs": CONTEXTS}, {"question": "y", "answers": [], "ctxs": []}]
 SOURCES = {
