@@ -63,6 +63,16 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
+def typed_word(word: str) -> str:
+    """Return an override of `hydra_words` as a user types it."""
+    key, equals, value = word.partition("=")
+    if match := re.fullmatch(r"\+\+(data\.(?:queries|qrels)\.)(.+)", key):
+        key = f"{match[1]}{decoded_split(match[2])}"
+    if re.fullmatch(r"'[^'\\$]*'", value):
+        value = value[1:-1]
+    return f"{key}{equals}{value}"
+
+
 def decoded_split(name: str) -> str:
     """Return the name of a split that `hydra_words` may have encoded."""
     return bytes.fromhex(name.removeprefix(_ENCODED)).decode() if name.startswith(_ENCODED) else name

@@ -23,7 +23,8 @@ class UserError(ValueError):
 
     The message is one line: the argument or the file first, then what is wrong, then what to do. If it is about an
     argument, it starts with the argument's name and a colon; other arguments that it mentions stand in backticks.
-    `launch.py` replaces both by config keys, so that code below it never spells one.
+    `launch.py` replaces both by config keys, so that code below it never spells one. A command in backticks, such as
+    `encode.py side=query`, gets the user's own overrides there.
     """
 
 

@@ -10,12 +10,13 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -25,12 +26,11 @@ from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.call_record import write_call_record
 from dpr_lightning.command_line import decoded_split, hydra_words, quoted
 from dpr_lightning.errors import FinishedError, UserError, report_user_errors
-from dpr_lightning.files import atomic_write, matching
+from dpr_lightning.guidance import config_folder, error_message, next_command
 from dpr_lightning.run_dir import RunDir
 from dpr_lightning.submitted import failures_in_one_line, passed_to_launching_command
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_FINGERPRINTS = "fingerprints"  # of data and model, a key of a training's saved config
 _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
     **dict.fromkeys(("name", "run_dir", "split"), str),
     **dict.fromkeys(("model_dir", "run_file"), str | None),
@@ -119,18 +119,21 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         job, folder = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
         with (
             passed_to_launching_command(folder),
-            report(message=lambda error: _logged(_message(error, config)), interrupted=interrupted),
+            report(message=lambda error: _logged(error_message(error, config, task.__name__)), interrupted=interrupted),
             _restored_environment(),
         ):
             config.resolve()
             words = [job.job.name, *job.overrides.task]
             write_call_record(folder, words, OmegaConf.to_yaml(OmegaConf.create(dict(config.values))))
             _check_keys(config)
-            if text := _skipping_finished(task, config):
+            if text := _run_or_skip(task, config):
                 print(_logged(text), flush=True)
 
     @functools.wraps(task)
     def entry() -> None:
+        if "--version" in sys.argv[1:]:
+            print(f"dpr_lightning {version('dpr_lightning')}")
+            return
         for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY"):  # no report of the unused pooler, or of retries
             os.environ.setdefault(name, "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -139,27 +142,23 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         for message in (".*LeafSpec", ".*srun. command is av", "The version_base par", "hydra.utils.instantiate"):
             warnings.filterwarnings("ignore", message)  # Lightning on a newer torch and on a login node; Hydra 1.4
         os.environ[_FULL_ERROR] = "1"  # makes Hydra raise errors while it composes, instead of printing them
-        with report(message=lambda error: _message(error, Config({}))), failures_in_one_line():
+        with report(message=lambda error: error_message(error, Config({}), task.__name__)), failures_in_one_line():
             sys.argv[1:] = hydra_words(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=task.__name__)(run)()
 
     return entry
 
 
-def _skipping_finished(task: Callable[[Config], str], config: Config) -> str:
-    """Run the task; in a sweep, skip a job whose output exists and is what the job would write."""
+def _run_or_skip(task: Callable[[Config], str], config: Config) -> str:
+    """Run the task and name the next command; in a sweep, skip a job whose output exists and is what it would write."""
     try:
-        return task(config)
+        text = task(config)
     except FinishedError as error:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             raise
         return f"{error.path}: finished already, skipped"
-
-
-def config_folder() -> Path:
-    """Return the folder of the shipped configs: in an installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
+    following = next_command(task.__name__, config) if text else None
+    return f"{text}\nnext: {following}" if following else text
 
 
 def explicit_keys(group: str) -> list[str]:
@@ -197,52 +196,6 @@ def training_run(config: Config) -> RunDir:
         sys.argv[1:] = [*job.overrides.task, f"run_dir={quoted(str(folder))}"]
         config.resolve(run_dir=str(folder))
     return RunDir(folder)
-
-
-def check_training_config(config: Config, run: RunDir, fingerprints: Mapping[str, Any], *, state: str) -> None:
-    """Raise UserError if the training in a run folder began with settings or content that would change its result.
-
-    Args:
-        config: The config of this training.
-        run: The run folder.
-        fingerprints: By group and key, the fingerprint of the data or the model that the key names.
-        state: `finished` or `unfinished`, for the message.
-    """
-    from dpr_lightning.training.resume_settings import check_fingerprints, check_resume_settings
-
-    saved = _read_training_config(run.training_config, state)
-    began = saved.pop(_FINGERPRINTS, {})
-    check_resume_settings(saved, config.values, run.training_config, state=state)
-    check_fingerprints(began, fingerprints, run.training_config, state=state)
-
-
-def _read_training_config(file: Path, state: str) -> dict[str, Any]:
-    remedy = "Restore the file, set overwrite=true to train from the start, or choose another run_dir"
-    try:
-        saved: Any = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8")))
-        if not all(isinstance(saved[group], dict) for group in ("data", "model", "trainer")):
-            raise ValueError("a group is missing")
-        if not isinstance(saved.get(_FINGERPRINTS, {}), dict):
-            raise ValueError("the fingerprints are not a mapping")
-    except FileNotFoundError as error:
-        raise UserError(f"{file} is missing, which has the settings of the {state} training. {remedy}.") from error
-    except OSError:
-        raise
-    except Exception as error:  # those of the YAML parser, of OmegaConf and ours
-        raise UserError(f"{file} is damaged: it is not the config of a training. {remedy}.") from error
-    return dict(saved)
-
-
-def save_training_config(config: Config, run: RunDir, fingerprints: Mapping[str, Any]) -> None:
-    """Write the config of a training, and the fingerprints of what it names, into its run folder.
-
-    Raises:
-        UserError: The folder has checkpoints of a training whose result other settings or content would change.
-    """
-    if matching(run.checkpoints, "step-*.ckpt"):
-        check_training_config(config, run, fingerprints, state="unfinished")
-    with atomic_write(run.training_config) as file:
-        OmegaConf.save(OmegaConf.create({**config.values, _FINGERPRINTS: fingerprints}), file)
 
 
 def _check_keys(config: Config) -> None:
@@ -284,17 +237,3 @@ def _logged(text: str) -> str:
         if isinstance(handler, logging.FileHandler):
             handler.emit(logging.LogRecord(__name__, logging.INFO, __file__, 0, text, None, None))
     return text
-
-
-def _message(error: Exception, config: Config) -> str:
-    """Return what to tell the user; Hydra's own errors get a remedy in our terms."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group}={option}: the option does not exist. Set {group} to one of: {', '.join(error.options)}."
-    if unknown := re.match(r"Could not override '([^']+)'\.", str(error)):
-        return f"{unknown[1]}: the config key does not exist. See `--cfg job` for all keys."
-    if unmerged := re.match(r"Error merging override (?:\+\+)?([^=]+)=", str(error)):
-        return f"{unmerged[1]}: it is a group of keys, which this value cannot replace. Set its keys."
-    if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
-        return f"{missing[1]}: is not set. Set it on the command line: {missing[1]}=…"
-    return config.message(error)

@@ -248,7 +248,7 @@ SEARCH_MISTAKES = [
     (["format=xml"], "format: 'xml' is not possible"),
     (["shard=3"], "shard: 3 does not exist"),
     (["shard=1", "num_shards=4"], "01-of-04.safetensors does not exist"),
-    (["split=dev"], "dev.safetensors does not exist. Make it with encode.py"),
+    (["split=dev"], "dev.safetensors does not exist. Run `python encode.py "),
     (["split=../test"], "split: '../test' cannot be the name of a file"),
 ]
 

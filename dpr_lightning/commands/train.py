@@ -1,15 +1,8 @@
 """Train a bi-encoder."""
 
 from dpr_lightning.errors import FinishedError
-from dpr_lightning.launch import (
-    Config,
-    check_training_config,
-    command,
-    config_errors,
-    explicit_keys,
-    save_training_config,
-    training_run,
-)
+from dpr_lightning.launch import Config, command, config_errors, explicit_keys, training_run
+from dpr_lightning.training_config import check_training_config, save_training_config
 
 
 @command
@@ -61,9 +54,9 @@ def _train(config: Config) -> str:
         try:
             config.call(prepare_run, "", run=run)
         except FinishedError:
-            check_training_config(config, run, fingerprints, state="finished")
+            check_training_config(config.values, run, fingerprints, state="finished")
             raise
-        save_training_config(config, run, fingerprints)
+        save_training_config(config.values, run, fingerprints)
 
     with only_training(trainer, run, prepare):  # this late, so that a mistake removes nothing
         return fit(trainer, module, data, run=run)

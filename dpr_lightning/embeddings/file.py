@@ -129,15 +129,19 @@ class Embeddings:
         return UserError(f"{self.path}: {what} are damaged ({why}). Delete the file and encode again.")
 
 
-def open_embeddings(path: str | Path) -> Embeddings:
+def open_embeddings(path: str | Path, *, made_by: str = "`encode.py`") -> Embeddings:
     """Open an embedding file; `verify` on the result checks every embedding and id.
+
+    Args:
+        path: The file.
+        made_by: The command that writes it, in backticks, for the message if the file does not exist.
 
     Raises:
         UserError: The file does not exist, is cut short, or is not an embedding file of this program.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} does not exist. Make it with encode.py, or correct the path.")
+        raise UserError(f"{path} does not exist. Run {made_by}, or correct the path.")
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))

@@ -121,7 +121,7 @@ def open_passages(folder: Path) -> ShardedEmbeddings:
     Raises:
         UserError: As `complete_shards`, `open_part` and `ShardedEmbeddings`, or the corpus does not begin at row 0.
     """
-    files = complete_shards(folder, ".safetensors", made_by="encode.py")
+    files = complete_shards(folder, ".safetensors", made_by="`encode.py`")
     parts = [open_part(file, "passage", shard=shard, num_shards=len(files)) for shard, file in enumerate(files)]
     passages = ShardedEmbeddings(parts)
     _check_first_row(passages.shards[0], 0)
@@ -134,7 +134,8 @@ def open_part(path: Path, side: str, *, shard: int = 0, num_shards: int = 1) -> 
     Raises:
         UserError: As `open_embeddings`, or the file is of another side or shard than its path says.
     """
-    embeddings = open_embeddings(path)
+    made_by = f"`encode.py side=query split={path.stem}`" if side == "query" else "`encode.py`"
+    embeddings = open_embeddings(path, made_by=made_by)
     identity = embeddings.identity
     content = (identity.side, identity.shard, identity.num_shards)
     if content != (side, shard, num_shards):
@@ -153,7 +154,7 @@ def complete_shards(folder: Path, ending: str, *, made_by: str) -> list[Path]:
         file: match for file in matching(folder, f"*{ending}") if (match := _NAME.fullmatch(file.name[: -len(ending)]))
     }
     if not files:
-        raise UserError(f"{folder} has no shards (NN-of-NN{ending}). Make them with {made_by}, or correct run_dir.")
+        raise UserError(f"{folder} has no shards (NN-of-NN{ending}). Run {made_by}, or correct run_dir.")
     counts = {int(match[2]): file.name for file, match in files.items()}
     if len(counts) > 1:
         names = " and ".join(counts.values())
@@ -162,7 +163,7 @@ def complete_shards(folder: Path, ending: str, *, made_by: str) -> list[Path]:
     missing = set(range(num_shards)) - {int(match[1]) for match in files.values()}
     if missing:
         names = ", ".join(shard_name(shard, num_shards) + ending for shard in sorted(missing))
-        raise UserError(f"{folder}: {names} missing. Make the rest with {made_by}.")
+        raise UserError(f"{folder}: {names} missing. Run {made_by}, which makes the rest.")
     return list(files)
 
 

@@ -93,7 +93,7 @@ class Bm25:
         if problem and not overwrite:
             raise UserError(f"method: {folder} is {problem}. Set overwrite=true to build it again, or delete it.")
         if not build and not folder.exists():
-            raise UserError(f"method: {folder} does not exist. Build it with search.py method=bm25.")
+            raise UserError(f"method: {folder} does not exist. Run `search.py method=bm25`.")
         if problem or not folder.exists():
             self._build(folder, settings, identity)
         self._index = bm25s.BM25.load(folder, mmap=True)

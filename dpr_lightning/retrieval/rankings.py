@@ -85,7 +85,7 @@ def read_rankings(path: Path, queries: Source | None = None, *, format: str | No
             twice, or a query that `queries` lacks; the message names file and line.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist. Make it with search.py, or set run_file.")
+        raise UserError(f"{path} does not exist. Run `search.py`, or set run_file.")
     format = format or recognize(path)
     unit, finished = FORMATS[format].counts, set()
     qids = _qids_by_text(queries) if queries else {}

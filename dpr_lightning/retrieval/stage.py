@@ -120,7 +120,7 @@ def reduce(run: RunDir, *, split: str, depth: int = 100, format: str = "trec", o
     path = run.ranking(split, format)
     refuse_overwrite(path, overwrite)
     start = time.perf_counter()
-    ending, command = RANKING_ENDINGS[format], "search.py -m shard='range(N)'"
+    ending, command = RANKING_ENDINGS[format], "`search.py -m shard=range(N)`"
     files = complete_shards(run.shard_rankings(split), ending, made_by=command)
     provenance = merged_provenance(files, depth=depth)
     if provenance and provenance.depth is not None and provenance.depth < depth:
