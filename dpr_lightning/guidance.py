@@ -25,6 +25,13 @@ from dpr_lightning.run_dir import RunDir
 COMMANDS = ("train", "encode", "search", "reduce", "evaluate")
 _UNKNOWN_KEY = re.compile(r"(?:Could not override '([^']+)'\.|([^\s:]+): the config key does not exist)")
 _COMMAND = re.compile(rf"`(?:python )?({'|'.join(COMMANDS)})\.py\b ?([^`]*)`")
+_TRAINING_KEYS = tuple(
+    f"data.{key}"
+    for key in (
+        *("train", "dev", "train_weights", "batch_size", "passages_per_query"),
+        *("positives", "negatives", "dev_negatives", "num_workers"),
+    )
+)
 _KEPT = ("experiment", "name", "run_dir", "split", "data", "data.")
 _KEPT_BY = {  # further overrides that a command needs if an earlier command had them; a dot ends a group
     "train": (),
@@ -93,9 +100,10 @@ def _composed_keys(command: str) -> list[str]:
 
 def _dotted(config: DictConfig, prefix: str = "") -> Iterator[str]:
     for name, value in config.items_ex(resolve=False):
-        yield f"{prefix}{name}"
+        key = f"{prefix}{name!s}"
+        yield key
         if isinstance(value, DictConfig):
-            yield from _dotted(value, f"{prefix}{name}.")
+            yield from _dotted(value, f"{key}.")
 
 
 def command_line(command: str, config: Arguments, *overrides: str) -> str:
@@ -119,6 +127,8 @@ def command_line(command: str, config: Arguments, *overrides: str) -> str:
 
 def _is_kept(key: str, command: str) -> bool:
     kept = (*_KEPT, *_KEPT_BY[command])
+    if key in _TRAINING_KEYS:
+        return command == "train"
     return key in kept or any(key.startswith(group) for group in kept if group.endswith("."))
 
 

@@ -41,7 +41,7 @@ def assert_refused(command, settings, tmp_path):
 CONFIG_MISTAKES = [
     ("optimiser.lr=1", "optimiser.lr: the config key does not exist"),
     ("optimizer.momentum=1", "optimizer.momentum: the config key does not exist"),
-    ("trainer.epochs=3", "trainer.epochs: the config key does not exist"),
+    ("trainer.epochs=3", "trainer.epochs: the config key does not exist. Did you mean trainer.max_epochs?"),
     ("experiment=nope", "experiment=nope: the option does not exist", "nq_single_gpu, nq_untie"),
     ("trainer=tpu", "trainer=tpu: the option does not exist", "cpu, ddp, gpu"),
     ("+optimizer.momentum=1", "optimizer: ", "momentum"),

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from support.world import ROOT, settings_of, training_row, write_jsonl
 
 from dpr_lightning import open_embeddings
 from dpr_lightning.evaluation.output import read_metrics
+from dpr_lightning.guidance import COMMANDS, closest_key
 
 
 def start(name, *overrides, folder, environment=None, **options):
@@ -33,7 +36,7 @@ def end(process):
 
 
 PROCESSES = {  # command and overrides, with the start of the only line on stderr
-    "unknown key": ("train", ["optimiser.lr=1"], "optimiser.lr: the config key does not exist."),
+    "unknown key": ("train", ["optimiser.lr=1"], "optimiser.lr: the config key does not exist. Did you"),
     "unknown option": ("encode", ["experiment=nope"], "experiment=nope: the option does not exist."),
     "deep in Lightning": ("train", ["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1."),
     "in the loader's process": ("train", ["data.num_workers=1", "data.train=short.jsonl"], "data.train: "),
@@ -73,6 +76,21 @@ def test_a_mistake_ends_the_process_with_one_line_on_stderr(processes, kind):
     assert "Traceback" not in out
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("batch_size", "data.batch_size"),
+        ("data.batchsize", "data.batch_size"),
+        ("trainer.epochs", "trainer.max_epochs"),
+        ("lerning_rate", "optimizer.learning_rate"),
+        ("zzz", None),
+    ],
+)
+def test_an_unknown_key_suggests_the_closest_one(key, meant):
+    keys = ["data", "data.batch_size", "trainer.max_epochs", "optimizer.learning_rate", "seed"]
+    assert closest_key(key, keys) == meant
+
+
 @pytest.mark.parametrize(("extra", "hint"), [([], ""), (["overwrite=true"], " without overwrite=true")])
 def test_ctrl_c_saves_the_last_step_and_the_same_command_continues(settings, command, tmp_path, extra, hint):
     long = [*settings, "trainer.max_epochs=100000", "data.num_workers=1"]
@@ -92,6 +110,41 @@ def test_ctrl_c_saves_the_last_step_and_the_same_command_continues(settings, com
     assert (code, err) == (0, "")
     assert f"trained {reached:,} steps" in out or f"trained {reached + 1:,} steps" in out
     assert f"resumed from {tmp_path}/run/train/checkpoints/step-{reached:08d}.ckpt" in out
+
+
+def test_each_stage_ends_with_the_command_of_the_next(command, settings, finished_run, world):
+    """The printed overrides are those that the next command needs, and they are accepted as printed."""
+    words = [*settings, "split=a b", f"data.queries.a b={world}/test.jsonl", "overwrite=true", "seed=3"]
+
+    def following(name, *more):
+        code, out, err = command(name, *words, *more)
+        assert (code, err) == (0, "")
+        last = out.splitlines()[-1]
+        assert last.startswith("next: ")
+        python, script, *overrides = shlex.split(last.removeprefix("next: "))
+        assert (python, set(overrides) - set(words) - {"side=query"}) == ("python", set())
+        assert {"data=files", "split=a b", f"run_dir={finished_run}"} <= set(overrides)
+        assert not {"seed=3", "overwrite=true", "trainer=cpu", "data.batch_size=8"} & set(overrides)
+        return script.removesuffix(".py"), overrides
+
+    name, overrides = following("encode")
+    assert (name, overrides[-1]) == ("encode", "side=query")
+    name, overrides = following(name, *overrides)
+    assert (name, "depth=20" in overrides) == ("search", True)
+    name, overrides = following(name, *overrides)
+    assert (name, "depth=20" in overrides) == ("evaluate", False)
+    code, out, err = command("evaluate", *overrides)
+    assert (code, err) == (0, "") and "next:" not in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_and_version(command, name):
+    code, out, err = command(name, "--help")
+    text, _, config = out.partition("KEY=VALUE to change one:")
+    assert (code, err) == (0, "")
+    assert 5 < text.count("\n") < 14 and f"python {name}.py " in text and "run_dir=" in text
+    assert "gradient_clip_val: 1.0" in config
+    assert command(name, "--version") == (0, f"dpr_lightning {version('dpr_lightning')}\n", "")
 
 
 def test_warnings_of_libraries_go_to_the_log(settings, tmp_path):

@@ -18,6 +18,7 @@ from dpr_lightning.data.containers import Sample, Table
 from dpr_lightning.data.grouping import consecutive_triples, judged_queries, relevant_passages
 from dpr_lightning.data.schema import InvalidRowError, Record
 from dpr_lightning.data.texts import Texts
+from dpr_lightning.data.unknown_layout import unknown_layout
 from dpr_lightning.errors import UserError, check_choice
 
 Kind = Literal["training", "queries", "corpus"]
@@ -261,7 +262,7 @@ def choose_layout(
             for layout in layouts:
                 if layout.matches(columns):
                     return layout, Table(columns, sample.delimiter, header, quoted)
-        raise _unknown(file, sample.cells, layouts, name)
+        raise unknown_layout(file, sample.cells, layouts, LAYOUTS, name=name)
     objects = [record for record in sample.records if isinstance(record, dict)]
     for record in objects:
         for layout in layouts:
@@ -270,7 +271,7 @@ def choose_layout(
     for layout in layouts:  # some rows lack a field of the layout; the schema will name them
         if not objects or any(_own_fields(layout) & record.keys() for record in objects):
             return layout, None
-    raise _unknown(file, list(objects[0]), layouts, name)
+    raise unknown_layout(file, list(objects[0]), layouts, LAYOUTS, name=name)
 
 
 def _own_fields(layout: Layout) -> set[str]:
@@ -287,12 +288,3 @@ def _readings(sample: Sample, kind: Kind, *, forced: bool) -> Iterator[tuple[tup
             cells = sample.cells if shape.quoted or sample.delimiter == "," else sample.raw_cells
             if len(cells) == len(shape.names) and (not certain or shape.recognizes(cells)):
                 yield shape.names, False, shape.quoted
-
-
-def _unknown(file: Path, fields: Sequence[str], layouts: Sequence[Layout], name: str) -> UserError:
-    """Return the error of a file that has none of the layouts."""
-    accepted = "; ".join(f"{', '.join(layout.fields)} ({layout.name})" for layout in layouts)
-    shown = ", ".join(repr(field[:40])[1:-1] for field in fields[:12]) or "nothing"
-    return UserError(
-        f"{name}: {file} has the fields {shown}, which is not a known layout. Rename them to one of: {accepted}."
-    )

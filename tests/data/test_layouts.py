@@ -303,9 +303,16 @@ def test_an_unknown_layout_names_its_fields_and_the_accepted_ones(tmp_path, name
     file = text(tmp_path / name, content)
     accepted = "docid, text (tevatron); _id, text (beir); id, contents (pyserini); id, text (fair_dpr); "
     assert message_of(open_corpus, str(file)) == (
-        f"corpus: {file} has the fields {fields}, which is not a known layout. "
-        f"Rename them to one of: {accepted}pid, passage (msmarco)."
+        f"corpus: {file} has the fields {fields}, which is not a known layout. It looks like the format pyserini "
+        f"without contents. Rename them to one of: {accepted}pid, passage (msmarco)."
     )
+
+
+def test_a_file_of_another_kind_is_recognized(tmp_path):
+    file = text(tmp_path / "c.jsonl", '{"query_id": "1", "query": "x", "positive_passages": []}\n')
+    expected = "It looks like queries in the format tevatron, not a corpus."
+    assert expected in message_of(open_corpus, str(file))
+    assert "It looks like" not in message_of(open_corpus, str(text(tmp_path / "d.jsonl", '{"body": "x"}\n')))
 
 
 def test_a_forced_format_is_the_only_one(tmp_path):

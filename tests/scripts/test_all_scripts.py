@@ -34,4 +34,4 @@ def test_a_mistake_gives_one_line_on_stderr_and_exit_code_1(tmp_path):
     command = [sys.executable, ROOT / "scripts" / "convert_run.py", "absent.trec", "out.txt", "--to", "text"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "absent.trec does not exist. Run `search.py`, or set run_file.\n"
+    assert done.stderr == "absent.trec does not exist. Run search.py, or set run_file.\n"
