@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import PurePath
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Sweep
@@ -54,6 +55,19 @@ def hydra_words(words: list[str]) -> list[str]:
         fixed.add("experiment")
     rest = [word for word in words if word not in _MULTIRUN]
     return ["-m", *rest, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(fixed))}]"]
+
+
+def with_name(words: list[str]) -> list[str]:
+    """Name a run after its folder, or else after its data, where neither the user nor an experiment names it."""
+    values = dict(word.split("=", 1) for word in words if "=" in word and not word.startswith("-"))
+    if {"name", "experiment"} & values.keys():
+        return words
+    named_after = values.get("run_dir", values.get("data", ""))
+    is_sweep = "," in named_after and any(word in _MULTIRUN for word in words)
+    name = PurePath(named_after).name
+    if not name or is_sweep or _GRAMMAR.fullmatch(named_after):
+        return words
+    return [f"name={name}", *words]
 
 
 def quoted(text: str) -> str:

@@ -118,6 +118,9 @@ def command_line(command: str, config: Arguments, *overrides: str) -> str:
     words = [typed_word(word) for word in job.overrides.task]
     if job.mode == RunMode.MULTIRUN and any(word.startswith("run_dir=") for word in words):
         words = [f"run_dir={config.select('run_dir')}" if word.startswith("run_dir=") else word for word in words]
+    run_dir, name = config.select("run_dir"), f"name={config.select('name')}"
+    if name in words and Path(run_dir).name == config.select("name") and any(w.startswith("run_dir=") for w in words):
+        words.remove(name)
     given = {word.partition("=")[0] for word in overrides}
     words = [
         word for word in words if _is_kept(word.partition("=")[0], command) and word.partition("=")[0] not in given

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.call_record import write_call_record
-from dpr_lightning.command_line import decoded_split, hydra_words, quoted
+from dpr_lightning.command_line import decoded_split, hydra_words, quoted, with_name
 from dpr_lightning.errors import FinishedError, UserError, report_user_errors
 from dpr_lightning.guidance import config_folder, error_message, next_command
 from dpr_lightning.run_dir import RunDir
@@ -143,7 +143,7 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
             warnings.filterwarnings("ignore", message)  # Lightning on a newer torch and on a login node; Hydra 1.4
         os.environ[_FULL_ERROR] = "1"  # makes Hydra raise errors while it composes, instead of printing them
         with report(message=lambda error: error_message(error, Config({}), task.__name__)), failures_in_one_line():
-            sys.argv[1:] = hydra_words(sys.argv[1:])
+            sys.argv[1:] = hydra_words(with_name(sys.argv[1:]))
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=task.__name__)(run)()
 
     return entry

@@ -6,7 +6,7 @@ from hydra.core.override_parser.types import QuotedString
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dpr_lightning.command_line import decoded_split, hydra_words, quoted
+from dpr_lightning.command_line import decoded_split, hydra_words, quoted, with_name
 from dpr_lightning.errors import UserError
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -32,6 +32,23 @@ def test_quoted_text_is_read_back(text):
 def test_text_keys_take_any_characters(key, text):
     (word,) = hydra_words([f"{key}={text}"])
     assert value_of(word) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["data=files", "run_dir=runs/it's, mine/"], "it's, mine"),
+        (["data=files"], "files"),
+        (["run_dir=a", "experiment=nq"], None),
+        (["run_dir=a", "name=b"], None),
+        (["run_dir=a,b", "-m"], None),
+        (["run_dir=${name}"], None),
+        (["run_dir=/"], None),
+        ([], None),
+    ],
+)
+def test_a_run_is_named_after_its_folder_or_data_unless_something_names_it(words, name):
+    assert with_name(words) == ([] if name is None else [f"name={name}"]) + words
 
 
 @pytest.mark.parametrize("value", ["null", "'quoted already'", '"so too"', "${name}"])

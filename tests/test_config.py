@@ -13,6 +13,8 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from support.world import ROOT
 
+from dpr_lightning.embeddings.shards import resolve_num_shards
+
 CONF = ROOT / "conf"
 COMMANDS = ["train", "encode", "search", "reduce", "evaluate"]
 EXPERIMENTS = sorted(
@@ -198,7 +200,16 @@ def test_the_published_recipe_on_four_gpus():
     assert trainer["use_distributed_sampler"] is False
     assert recipe["checkpoint"]["every_n_steps"] == 20_000
     assert recipe["seed"] == 42
-    assert (recipe["num_shards"], recipe["depth"]) == (20, 100)
+    assert resolve_num_shards(Path("no folder"), recipe["num_shards"], rows=21_015_324) == 20
+    assert recipe["depth"] == 100
+
+
+@pytest.mark.parametrize("data", ["files", "beir", "fair_dpr", "msmarco"])
+def test_own_data_train_on_any_machine(data):
+    trainer = composed_with("data", data).trainer
+    automatic = ("accelerator", "devices", "precision", "log_every_n_steps")
+    assert {trainer[key] for key in automatic} == {"auto"} and trainer.max_epochs == 5
+    assert composed("train", "data=files", "trainer=ddp").trainer == composed("train").trainer
 
 
 def test_one_gpu_changes_batch_devices_and_gradient_cache_only():

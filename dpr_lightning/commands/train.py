@@ -20,6 +20,7 @@ def _train(config: Config) -> str:
     from dpr_lightning.data.datamodule import RetrievalDataModule
     from dpr_lightning.model.bi_encoder import load_bi_encoder
     from dpr_lightning.model.settings import Settings
+    from dpr_lightning.training.automatic import automatic_settings
     from dpr_lightning.training.fit import fit, make_trainer, prepare_run
     from dpr_lightning.training.grad_cache import make_grad_cache
     from dpr_lightning.training.losses.matryoshka import at_dims
@@ -32,6 +33,8 @@ def _train(config: Config) -> str:
     settings = config.call(Settings, "model")
     bi_encoder = config.call(load_bi_encoder, "model", settings=settings, explicit=explicit_keys("model"))
     data = config.call(RetrievalDataModule, "data", "", inputs=bi_encoder.inputs)
+    trainer_settings = config.values["trainer"]
+    trainer_settings |= automatic_settings(trainer_settings, batches_per_epoch=data.batches_per_epoch)
     parts = {key: config.instantiate(key) for key in ("optimizer", "scheduler")}
     loss = config.call(at_dims, "loss", loss=config.instantiate("loss", omit=["dims"]), bi_encoder=bi_encoder)
     grad_cache = config.call(make_grad_cache, "grad_cache")

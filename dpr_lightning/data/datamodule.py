@@ -120,13 +120,7 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches of `batch_size` questions."""
-        batches = TrainingBatches(
-            len(self.train_examples),
-            batch_size=self.batch_size,
-            seed=self.seed,
-            weights=self._weights,
-            **self._rank_and_world_size(),
-        )
+        batches = self._batches(**self._rank_and_world_size())
         self._train_loader = ResumableLoader(self.train_examples, batch_sampler=batches, **self._loader_options())
         if self._resume_at:
             self._train_loader.load_state_dict(self._resume_at)
@@ -138,6 +132,14 @@ class RetrievalDataModule(pl.LightningDataModule):
             return []
         batches = DevBatches(len(self.dev_examples), batch_size=self.batch_size, **self._rank_and_world_size())
         return DataLoader(self.dev_examples, batch_sampler=batches, **self._loader_options())
+
+    def batches_per_epoch(self, world_size: int) -> int:
+        """Return the number of batches of each process in an epoch."""
+        return len(self._batches(world_size=world_size))
+
+    def _batches(self, **rank_and_world_size: int) -> TrainingBatches:
+        rows, size = len(self.train_examples), self.batch_size
+        return TrainingBatches(rows, batch_size=size, seed=self.seed, weights=self._weights, **rank_and_world_size)
 
     def state_dict(self) -> dict[str, int]:
         """Return the position in the training data, for the checkpoint."""

@@ -16,6 +16,7 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.files import matching
 from dpr_lightning.run_dir import shard_name
 
+_ROWS_PER_SHARD = 1_100_000  # at most; 20 shards of the 21 million passages of Wikipedia
 _NAME = re.compile(r"(\d+)-of-(\d+)")
 _RANKINGS_SELECTED = 4096  # rankings whose candidates a search selects at once
 Rows = NDArray[np.int64]
@@ -165,6 +166,33 @@ def complete_shards(folder: Path, ending: str, *, made_by: str) -> list[Path]:
         names = ", ".join(shard_name(shard, num_shards) + ending for shard in sorted(missing))
         raise UserError(f"{folder}: {names} missing. Run {made_by}, which makes the rest.")
     return list(files)
+
+
+def resolve_num_shards(folder: Path, num_shards: int | str, rows: int | None = None) -> int:
+    """Return the number of shards, for `auto` that of the files in a folder, or else one that follows from the rows.
+
+    Args:
+        folder: The folder of the embedding files.
+        num_shards: A number, or `auto`.
+        rows: The rows of the corpus; None if only existing files count.
+
+    Raises:
+        UserError: `num_shards` is not possible, or `auto` and the folder has files of no or of several numbers.
+    """
+    if num_shards != "auto":
+        if not isinstance(num_shards, int) or isinstance(num_shards, bool) or num_shards < 1:
+            raise UserError(f"num_shards: {num_shards!r} is not auto or a whole number of at least 1. Correct it.")
+        return num_shards
+    names = [file.name.removesuffix(".partial") for file in matching(folder, "[0-9]*-of-*.safetensors*")]
+    found = {int(match[2]): name for name in names if (match := _NAME.fullmatch(name.removesuffix(".safetensors")))}
+    if len(found) > 1:
+        mixed = " and ".join(found.values())
+        raise UserError(f"{folder} mixes different numbers of shards: {mixed}. Delete those that do not belong.")
+    if found:
+        return next(iter(found))
+    if rows is None:
+        raise UserError(f"{folder} has no shards (NN-of-NN.safetensors). Run `encode.py`, or correct run_dir.")
+    return max(1, -(-rows // _ROWS_PER_SHARD))
 
 
 def shard_rows(shard: int, num_shards: int, rows: int) -> range:

@@ -13,7 +13,7 @@ import torch
 from dpr_lightning.data.sources import Source
 from dpr_lightning.embeddings.file import Identity, open_embeddings
 from dpr_lightning.embeddings.ids import Ids
-from dpr_lightning.embeddings.shards import shard_rows
+from dpr_lightning.embeddings.shards import resolve_num_shards, shard_rows
 from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.encoding.devices import Device, run_on_devices
 from dpr_lightning.encoding.loop import Speed, encode_rows
@@ -175,8 +175,9 @@ class ShardEncoder:
         return token_ids
 
 
-def encode_passages(run: RunDir, encoder: ShardEncoder, *, shard: int | None, num_shards: int) -> str:
+def encode_passages(run: RunDir, encoder: ShardEncoder, *, shard: int | None, num_shards: int | str) -> str:
     """Encode one shard of the corpus, or with `shard` None every shard that does not exist yet."""
+    num_shards = _resolve_num_shards(run, encoder, num_shards)
     if shard is not None:
         _check_num_shards(run, num_shards)
         return encoder.encode(run.passage_shard(shard, num_shards), shard=shard, num_shards=num_shards)
@@ -191,7 +192,7 @@ def encode_passages_on_devices(
     run: RunDir,
     encoder: ShardEncoder,
     *,
-    num_shards: int,
+    num_shards: int | str,
     devices: Sequence[Device],
     command: Callable[[str, int], list[str]],
 ) -> str:
@@ -200,7 +201,7 @@ def encode_passages_on_devices(
     Args:
         run: The folder of the experiment.
         encoder: Checks the existing shards; it encodes nothing itself.
-        num_shards: The number of shards of the corpus.
+        num_shards: The number of shards of the corpus, or `auto`; see `resolve_num_shards`.
         devices: The devices, from `find_devices`.
         command: Returns the command that encodes one shard, given its name and number.
 
@@ -208,6 +209,7 @@ def encode_passages_on_devices(
         UserError: As `missing_shards`, or shards failed; the message names them.
     """
     start = time.perf_counter()
+    num_shards = _resolve_num_shards(run, encoder, num_shards)
     missing = {shard_name(number, num_shards): number for number in missing_shards(run, encoder, num_shards)}
     failed = run_on_devices(devices, {name: command(name, number) for name, number in missing.items()})
     if failed:
@@ -237,8 +239,11 @@ def missing_shards(run: RunDir, encoder: ShardEncoder, num_shards: int) -> list[
     return missing
 
 
+def _resolve_num_shards(run: RunDir, encoder: ShardEncoder, num_shards: int | str) -> int:
+    return resolve_num_shards(run.passage_shards, num_shards, len(encoder.source.rows))
+
+
 def _check_num_shards(run: RunDir, num_shards: int) -> None:
-    check_positive(num_shards, "num_shards")
     if num_shards > _MOST_SHARDS:
         raise UserError(f"num_shards: {num_shards:,} is more than {_MOST_SHARDS:,}. Lower `num_shards`.")
     of_count = shard_name(0, num_shards).lstrip("0")  # `-of-20`

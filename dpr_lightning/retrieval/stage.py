@@ -8,7 +8,14 @@ import time
 
 from dpr_lightning.data.sources import Source
 from dpr_lightning.embeddings.file import Embeddings
-from dpr_lightning.embeddings.shards import ShardedEmbeddings, complete_shards, open_part, open_passages, shard_rows
+from dpr_lightning.embeddings.shards import (
+    ShardedEmbeddings,
+    complete_shards,
+    open_part,
+    open_passages,
+    resolve_num_shards,
+    shard_rows,
+)
 from dpr_lightning.errors import FinishedError, UserError, check_choice, check_positive
 from dpr_lightning.files import refuse_overwrite
 from dpr_lightning.retrieval.memory import parse_bytes, return_freed_arrays
@@ -27,7 +34,7 @@ def search(
     split: str,
     depth: int = 100,
     shard: int | None = None,
-    num_shards: int = 20,
+    num_shards: int | str = "auto",
     memory: str | int = "4GB",
     queries: Source | None = None,
     corpus: Source | None = None,
@@ -42,7 +49,7 @@ def search(
         split: The name of the queries.
         depth: Passages per query.
         shard: Search this shard only.
-        num_shards: With `shard`, the number of shards.
+        num_shards: With `shard`, the number of shards; `auto` is that of the run folder's embeddings.
         memory: The working memory of the process, as a number of bytes or like `4GB`.
         queries: The queries, for a method that reads texts.
         corpus: The passages, for a method that reads texts.
@@ -59,16 +66,17 @@ def search(
     """
     check_positive(depth, "depth")
     check_choice(format, "format", list(RANKING_ENDINGS))
-    method = method or Method()
+    method, count = method or Method(), 1
     if shard is None:
         path = run.ranking(split, format, method.name)
     elif method.index is not None or method.reads_texts:
         wrong = f"index: {method.index}" if method.index is not None else f"method: {method.name}"
         raise UserError(f"{wrong} is of the whole corpus, shard={shard} is not. Set `shard`=null, or search exactly.")
     else:
-        shard_rows(shard, num_shards, 0)  # refuses a shard that does not exist
-        path = run.shard_ranking(split, shard, num_shards, format)
-    embeddings = _open_embeddings(run, split, shard, num_shards) if method.reads_embeddings else (None, None)
+        count = resolve_num_shards(run.passage_shards, num_shards)
+        shard_rows(shard, count, 0)  # refuses a shard that does not exist
+        path = run.shard_ranking(split, shard, count, format)
+    embeddings = _open_embeddings(run, split, shard, count) if method.reads_embeddings else (None, None)
     inputs = Inputs(embeddings[0], embeddings[1], queries, corpus)
     if depth > inputs.rows:
         _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, inputs.rows)
@@ -85,10 +93,10 @@ def search(
     ranked = zip(searched.qids, retriever.search(searched, depth=depth), strict=True)
     rankings = (Ranking(qid, one.docids, one.scores, retriever.tag) for qid, one in ranked)
     describe = functools.partial(write_provenance, path, provenance)
-    count = write_rankings(path, rankings, format=format, describe=describe)
+    written = write_rankings(path, rankings, format=format, describe=describe)
     seconds = time.perf_counter() - start
-    speed = f"{count / seconds:,.0f} queries/s"
-    return f"{path}: {count:,} queries x {depth:,} of {retriever.rows:,} passages in {seconds:,.1f} s ({speed})"
+    speed = f"{written / seconds:,.0f} queries/s"
+    return f"{path}: {written:,} queries x {depth:,} of {retriever.rows:,} passages in {seconds:,.1f} s ({speed})"
 
 
 def _open_embeddings(

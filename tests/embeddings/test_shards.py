@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from support.embedding_files import numbers, write
 
 from dpr_lightning.embeddings.file import open_embeddings
-from dpr_lightning.embeddings.shards import ShardedEmbeddings, complete_shards, open_passages, shard_rows
+from dpr_lightning.embeddings.shards import (
+    ShardedEmbeddings,
+    complete_shards,
+    open_passages,
+    resolve_num_shards,
+    shard_rows,
+)
 from dpr_lightning.errors import UserError
 from dpr_lightning.run_dir import shard_name
 
@@ -27,6 +33,21 @@ def test_shards_have_every_row_once_and_sizes_differ_by_one(num_shards, rows):
 def test_a_shard_that_does_not_exist_is_refused(shard):
     with pytest.raises(UserError, match=f"^shard: {shard} does not exist, num_shards=3 has 0 to 2"):
         shard_rows(shard, 3, 100)
+
+
+def test_the_number_of_shards_follows_from_the_rows_unless_files_exist(tmp_path):
+    assert [resolve_num_shards(tmp_path, "auto", rows) for rows in (0, 500, 1_100_000, 1_100_001)] == [1, 1, 1, 2]
+    assert resolve_num_shards(tmp_path, 7, 500) == 7
+    with pytest.raises(UserError, match="has no shards"):
+        resolve_num_shards(tmp_path, "auto")
+    (tmp_path / "03-of-05.safetensors.partial").touch()
+    assert resolve_num_shards(tmp_path, "auto", 500) == resolve_num_shards(tmp_path, "auto") == 5
+    (tmp_path / "00-of-01.safetensors").touch()
+    with pytest.raises(UserError, match="mixes different numbers of shards"):
+        resolve_num_shards(tmp_path, "auto", 500)
+    for wrong in ("many", 0, True):
+        with pytest.raises(UserError, match=f"^num_shards: {wrong!r} is not auto or a whole number"):
+            resolve_num_shards(tmp_path, wrong, 500)
 
 
 @given(st.integers(1, 2000))
@@ -64,14 +85,14 @@ def test_shards_open_in_order_beside_other_files(tmp_path):
 
 def test_a_folder_without_shards_is_refused_by_name(tmp_path):
     assert refusal(tmp_path / "none").startswith(
-        f"{tmp_path}/none has no shards (NN-of-NN.safetensors). Make them with"
+        f"{tmp_path}/none has no shards (NN-of-NN.safetensors). Run `encode.py`"
     )
 
 
 def test_all_missing_shards_are_named(tmp_path):
     shard(tmp_path, 1)
     assert refusal(tmp_path).startswith(
-        f"{tmp_path}: 00-of-03.safetensors, 02-of-03.safetensors missing. Make the rest"
+        f"{tmp_path}: 00-of-03.safetensors, 02-of-03.safetensors missing. Run `encode.py`, which makes the rest"
     )
 
 

@@ -69,7 +69,7 @@ def test_stemming_and_stop_words_follow_the_language():
 
 def test_the_index_is_built_once_and_refused_when_damaged_or_of_others(tmp_path, corpus, caplog):
     folder = tmp_path / "index"
-    with pytest.raises(UserError, match=r"index does not exist. Build it with search.py method=bm25"):
+    with pytest.raises(UserError, match=r"index does not exist. Run `search.py method=bm25`"):
         Bm25(folder, corpus, PLAIN, build=False)
     Bm25(folder, corpus, PLAIN)
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}

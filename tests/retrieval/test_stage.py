@@ -143,7 +143,7 @@ def test_embeddings_under_another_name_are_refused(tmp_path, vectors):
 def test_missing_shards_are_named(run):
     for shard in (0, 2):
         search(run, split="test", shard=shard, num_shards=3)
-    with pytest.raises(UserError, match=r"01-of-03.trec missing. Make the rest with search.py"):
+    with pytest.raises(UserError, match=r"01-of-03.trec missing. Run `search.py "):
         reduce(run, split="test")
     run.passage_shard(1, 3).unlink()
     with pytest.raises(UserError, match=r"01-of-03.safetensors missing"):
