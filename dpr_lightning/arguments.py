@@ -29,7 +29,7 @@ class Arguments:
 
     def __init__(self, values: Values) -> None:
         """Take the config as plain Python objects."""
-        self.values = values
+        self.values: dict[str, Any] = dict(values)
         self.keys: dict[str, str] = {name: name for name in values}  # config key of each argument name seen so far
 
     def call(self, target: Callable[..., T], *groups: str, keys: Mapping[str, str] | None = None, **given: Any) -> T:

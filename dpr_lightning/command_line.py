@@ -80,11 +80,16 @@ def quoted(text: str) -> str:
 def typed_word(word: str) -> str:
     """Return an override of `hydra_words` as a user types it."""
     key, equals, value = word.partition("=")
-    if match := re.fullmatch(r"\+\+(data\.(?:queries|qrels)\.)(.+)", key):
-        key = f"{match[1]}{decoded_split(match[2])}"
+    key = decoded_split_key(key)
     if re.fullmatch(r"'[^'\\$]*'", value):
         value = value[1:-1]
     return f"{key}{equals}{value}"
+
+
+def decoded_split_key(key: str) -> str:
+    """Return the key of an override as it is in the config."""
+    match = re.fullmatch(r"\+{0,2}(data\.(?:queries|qrels)\.)(.+)", key)
+    return f"{match[1]}{decoded_split(match[2])}" if match else key
 
 
 def decoded_split(name: str) -> str:

@@ -106,13 +106,14 @@ def _dotted(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _dotted(value, f"{key}.")
 
 
-def command_line(command: str, config: Arguments, *overrides: str) -> str:
+def command_line(command: str, config: Arguments, *overrides: str, is_recalled: bool = False) -> str:
     """Return another command for the same run, with those of the user's own overrides that matter to it.
 
     Args:
         command: The name of the command, such as `encode`.
         config: The config of this command.
         overrides: Added to the user's own, instead of those with the same keys.
+        is_recalled: The command knows data and shards from the training, unless an experiment names them.
     """
     job = HydraConfig.get()
     words = [typed_word(word) for word in job.overrides.task]
@@ -121,6 +122,8 @@ def command_line(command: str, config: Arguments, *overrides: str) -> str:
     run_dir, name = config.select("run_dir"), f"name={config.select('name')}"
     if name in words and Path(run_dir).name == config.select("name") and any(w.startswith("run_dir=") for w in words):
         words.remove(name)
+    if is_recalled and not any(word.startswith("experiment=") for word in words):
+        words = [word for word in words if not re.match(r"(?:data|data\..+|num_shards)=", word)]
     given = {word.partition("=")[0] for word in overrides}
     words = [
         word for word in words if _is_kept(word.partition("=")[0], command) and word.partition("=")[0] not in given
@@ -159,7 +162,7 @@ def next_command(command: str, config: Arguments) -> str | None:
     """Return the command that follows a finished one; None after the last, and after one of several shards."""
     run, split = RunDir(Path(config.select("run_dir"))), config.select("split")
     if command == "train":
-        return command_line("encode", config)
+        return command_line("encode", config, is_recalled=True)
     if command == "evaluate" or config.select("shard") is not None:
         return None
     if command != "encode":

@@ -29,6 +29,7 @@ from dpr_lightning.errors import FinishedError, UserError, report_user_errors
 from dpr_lightning.guidance import config_folder, error_message, next_command
 from dpr_lightning.run_dir import RunDir
 from dpr_lightning.submitted import failures_in_one_line, passed_to_launching_command
+from dpr_lightning.training_config import recall_settings
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
@@ -123,9 +124,12 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
             _restored_environment(),
         ):
             config.resolve()
+            recalled = _recall(task.__name__, config)
             words = [job.job.name, *job.overrides.task]
             write_call_record(folder, words, OmegaConf.to_yaml(OmegaConf.create(dict(config.values))))
             _check_keys(config)
+            if recalled:
+                _log.info(recalled)
             if text := _run_or_skip(task, config):
                 print(_logged(text), flush=True)
 
@@ -147,6 +151,15 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=task.__name__)(run)()
 
     return entry
+
+
+def _recall(command: str, config: Config) -> str:
+    """Take what nothing has named from the training of the run, and return a line that says so, if there is one."""
+    if command not in ("encode", "search", "evaluate") or not isinstance(config["run_dir"], str):
+        return ""
+    run = RunDir(Path(config["run_dir"]))
+    recalled = recall_settings(config.values, run, HydraConfig.get().overrides.task)
+    return f"{', '.join(recalled)}: as in the training, {run.training_config}" if recalled else ""
 
 
 def _run_or_skip(task: Callable[[Config], str], config: Config) -> str:

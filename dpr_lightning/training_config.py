@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from dpr_lightning.command_line import decoded_split_key
 from dpr_lightning.errors import UserError
 from dpr_lightning.files import atomic_write, matching
 from dpr_lightning.run_dir import RunDir
@@ -28,22 +29,65 @@ def check_training_config(
     """
     from dpr_lightning.training.resume_settings import check_fingerprints, check_resume_settings
 
-    saved = _read_training_config(run.training_config, state)
+    remedy = "Restore the file, set overwrite=true to train from the start, or choose another run_dir"
+    if not run.training_config.exists():
+        raise UserError(f"{run.training_config} is missing, which has the settings of the {state} training. {remedy}.")
+    saved = _read_training_config(run.training_config, remedy)
     began = saved.pop(_FINGERPRINTS, {})
     check_resume_settings(saved, values, run.training_config, state=state)
     check_fingerprints(began, fingerprints, run.training_config, state=state)
 
 
-def _read_training_config(file: Path, state: str) -> dict[str, Any]:
-    remedy = "Restore the file, set overwrite=true to train from the start, or choose another run_dir"
+def recall_settings(values: dict[str, Any], run: RunDir, overrides: Sequence[str]) -> list[str]:
+    """Take the settings of data, model and shards that nothing has named from the run's training.
+
+    An experiment names all of them, an option of a group names the group's, and an override names its own key.
+
+    Args:
+        values: The config of a later command, which is changed.
+        run: The run folder; without a training in it, nothing changes.
+        overrides: The words of the command line, as in `data.corpus=FILE`.
+
+    Returns:
+        What has changed: some of `data.*`, `model.*` and `num_shards`.
+
+    Raises:
+        UserError: The saved config is damaged.
+    """
+    named = [word.lstrip("+").partition("=")[0] for word in overrides if word != "experiment=null"]
+    if "experiment" in named or not run.training_config.exists():
+        return []
+    saved = _read_training_config(run.training_config, "Restore the file, or name the data of this command (data=…)")
+    groups = {"data"} if values["model_dir"] else {"data", "model"}
+    recalled = {}
+    for group in sorted(group for group in groups - {name.partition("/")[0] for name in named} if group in values):
+        recalled[group] = {**values[group], **saved[group]}
+        for name in named:
+            if name.startswith(f"{group}."):
+                _copy_key(decoded_split_key(name), values, recalled)
+    if "num_shards" not in named and "num_shards" in saved:
+        recalled["num_shards"] = saved["num_shards"]
+    changed = [name for name, value in recalled.items() if value != values[name]]
+    values |= recalled
+    return [f"{name}.*" if name in groups else name for name in changed]
+
+
+def _copy_key(key: str, source: Mapping[str, Any], target: dict[str, Any]) -> None:
+    """Copy the value under a dotted key; groups above it are made if they are missing."""
+    *above, last = key.split(".")
+    for part in above:
+        source = source[part]
+        target[part] = target = dict(target.get(part) or {})
+    target[last] = source[last]
+
+
+def _read_training_config(file: Path, remedy: str) -> dict[str, Any]:
     try:
         saved: Any = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8")))
         if not all(isinstance(saved[group], dict) for group in ("data", "model", "trainer")):
             raise ValueError("a group is missing")
         if not isinstance(saved.get(_FINGERPRINTS, {}), dict):
             raise ValueError("the fingerprints are not a mapping")
-    except FileNotFoundError as error:
-        raise UserError(f"{file} is missing, which has the settings of the {state} training. {remedy}.") from error
     except OSError:
         raise
     except Exception as error:  # those of the YAML parser, of OmegaConf and ours

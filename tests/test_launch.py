@@ -18,6 +18,14 @@ from dpr_lightning import open_embeddings
 from dpr_lightning.evaluation.output import read_metrics
 from dpr_lightning.guidance import COMMANDS, closest_key
 
+OWN_DATA = {
+    "train": "train.jsonl.gz",
+    "dev": "dev.jsonl",
+    "corpus": "corpus.jsonl",
+    "queries.test": "test.jsonl",
+    "qrels.test": "test.qrels",
+}
+
 
 def start(name, *overrides, folder, environment=None, **options):
     words, pipe = [sys.executable, str(ROOT / f"{name}.py"), *overrides], subprocess.PIPE
@@ -135,6 +143,35 @@ def test_each_stage_ends_with_the_command_of_the_next(command, settings, finishe
     assert (name, "depth=20" in overrides) == ("evaluate", False)
     code, out, err = command("evaluate", *overrides)
     assert (code, err) == (0, "") and "next:" not in out
+
+
+def test_a_run_remembers_its_data_and_shards(command, world, tiny_model, tmp_path):
+    """Own data on any machine: training names the files, every later command is the one that was printed."""
+    data = [f"data.{key}={world}/{name}" for key, name in OWN_DATA.items()]
+    sizes = ["data.batch_size=8", "data.num_workers=0", f"model.name_or_path={tiny_model}"]
+    run, line = tmp_path / "own", "data.*, model.*: as in the training"
+    code, out, err = command("train", "data=files", *data, *sizes, f"run_dir={run}")
+    assert (code, err) == (0, "")
+    assert len(logged_rows(run)) == 5 * 4  # a row per step, of 5 epochs of 4 batches
+    for _ in range(4):
+        _, script, *overrides = shlex.split(out.splitlines()[-1].removeprefix("next: "))
+        assert set(overrides) <= {f"run_dir={run}", "side=query"}
+        code, out, err = command(script.removesuffix(".py"), *overrides)
+        assert (code, err) == (0, "") and out.startswith(line)
+    assert (script, read_metrics(run / "evaluation" / "test")["questions"]) == ("evaluate.py", 12)
+    assert "│ own" in out
+    assert [file.name for file in (run / "embeddings" / "passage").iterdir()] == ["00-of-01.safetensors"]
+    # what the user names wins, as a whole where it is an option
+    second = f"data.queries.a b={world}/dev.jsonl"
+    code, out, err = command("encode", f"run_dir={run}", "side=query", "split=a b", second)
+    assert (code, err) == (0, "") and "query/a b.safetensors: 8 rows" in out
+    code, _, err = command("encode", f"run_dir={run}", "data=files", "overwrite=true")
+    assert code == 1 and err.startswith("data.corpus: is not set.")
+    code, _, err = command("encode", f"run_dir={run}", "num_shards=2")
+    assert code == 1 and "has shards of another number than num_shards=2" in err
+    (run / "train" / "config.yaml").write_text("data: 3\n")
+    code, _, err = command("search", f"run_dir={run}")
+    assert code == 1 and f"{run}/train/config.yaml is damaged" in err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
