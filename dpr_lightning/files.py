@@ -125,6 +125,15 @@ def flush_to_disk(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
+def size_text(size: int) -> str:
+    """Return a number of bytes in the unit that fits it, such as `4.00 GB`, `150 MB` or `12 KB` (1 GB = 2**30)."""
+    if size >= 1 << 30:
+        return f"{size / (1 << 30):,.2f} GB"
+    if size >= 1 << 20:
+        return f"{size / (1 << 20):,.0f} MB"
+    return f"{size / (1 << 10):,.0f} KB" if size >= 1 << 10 else f"{size} bytes"
+
+
 def create_parent(path: Path) -> None:
     """Create the folder of a path if it is missing, also where a symbolic link leads to a missing folder."""
     Path(os.path.realpath(path.parent)).mkdir(parents=True, exist_ok=True)  # resolve() raises no OSError for a loop

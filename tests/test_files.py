@@ -13,11 +13,27 @@ import pytest
 from support.world import ROOT
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import atomic_folder, atomic_path, atomic_write, matching, refuse_overwrite, write_json
+from dpr_lightning.files import (
+    atomic_folder,
+    atomic_path,
+    atomic_write,
+    matching,
+    refuse_overwrite,
+    size_text,
+    write_json,
+)
 
 
 class StopError(Exception):
     """Stands for whatever ends a write."""
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(5, "5 bytes"), (5 << 10, "5 KB"), (150 << 20, "150 MB"), (1 << 30, "1.00 GB"), (9 << 38, "2,304.00 GB")],
+)
+def test_a_size_has_the_unit_that_fits(size, text):
+    assert size_text(size) == text
 
 
 def test_a_text_file_appears_when_it_is_complete(tmp_path):

@@ -19,7 +19,7 @@ from dpr_lightning.encoding.devices import Device, run_on_devices
 from dpr_lightning.encoding.loop import Speed, encode_rows
 from dpr_lightning.encoding.progress import Progress
 from dpr_lightning.errors import FinishedError, UserError, check_choice, check_positive
-from dpr_lightning.files import matching
+from dpr_lightning.files import matching, size_text
 from dpr_lightning.model.bi_encoder import BiEncoder
 from dpr_lightning.model.inference import for_inference, resolve_precision
 from dpr_lightning.model.packed import packed_if_supported
@@ -75,6 +75,7 @@ class ShardEncoder:
         check_positive(tokens_per_batch, "tokens_per_batch")
         self.source, self.side, self.dtype, self.overwrite = source, side, dtype, overwrite
         self.chunk_size, self.tokens_per_batch = chunk_size, int(tokens_per_batch)
+        self.encoded_rows, self.encoded_seconds = 0, 0.0  # of all shards so far, without what existed
         full = getattr(bi_encoder, side).dim
         self.dim = full if dim is None else dim
         check_dim(self.dim, full, "dim")
@@ -124,6 +125,8 @@ class ShardEncoder:
                 cut=self._cut,
                 progress=progress,
             )
+        self.encoded_rows += speed.rows
+        self.encoded_seconds += speed.seconds
         return _summary(path, len(rows), speed, self.precision)
 
     def check_finished(self, path: Path, *, shard: int, num_shards: int) -> None:
@@ -181,11 +184,14 @@ def encode_passages(run: RunDir, encoder: ShardEncoder, *, shard: int | None, nu
     if shard is not None:
         _check_num_shards(run, num_shards)
         return encoder.encode(run.passage_shard(shard, num_shards), shard=shard, num_shards=num_shards)
-    missing, line = missing_shards(run, encoder, num_shards), ""
+    missing = missing_shards(run, encoder, num_shards)
     for number in missing:
-        line = encoder.encode(run.passage_shard(number, num_shards), shard=number, num_shards=num_shards)
-        _log.info(line)
-    return _summary_of_all(run, len(missing), num_shards) + (f"; the last: {line}" if line else "")
+        _log.info(encoder.encode(run.passage_shard(number, num_shards), shard=number, num_shards=num_shards))
+    summary = _summary_of_all(run, len(missing), num_shards)
+    if not missing:
+        return summary
+    rows, seconds = encoder.encoded_rows, encoder.encoded_seconds
+    return f"{summary}; {rows:,} rows in {seconds:,.1f} s ({rows / seconds:,.0f} rows/s)"
 
 
 def encode_passages_on_devices(
@@ -257,7 +263,9 @@ def _check_num_shards(run: RunDir, num_shards: int) -> None:
 
 
 def _summary_of_all(run: RunDir, encoded: int, num_shards: int) -> str:
-    return f"{run.passage_shards}: {encoded} of {num_shards} shards encoded, {num_shards - encoded} existed already"
+    size = sum(run.passage_shard(number, num_shards).stat().st_size for number in range(num_shards))
+    existed = f"{num_shards - encoded} existed already"
+    return f"{run.passage_shards}: {encoded} of {num_shards} shards encoded, {existed}; {size_text(size)}"
 
 
 def _summary(path: Path, rows: int, speed: Speed, precision: str) -> str:

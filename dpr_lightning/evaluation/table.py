@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +12,8 @@ from rich.text import Text
 
 Figures = Mapping[str, Mapping[int, float]]  # system -> cutoff -> accuracy
 _PUBLISHED_SPLIT = "test"
+_NARROW_COLUMN = 17  # columns of the terminal that an interval takes with its borders
+_NO_LIMIT = 10_000
 
 
 def accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures, width: int | None = None) -> str:
@@ -26,7 +28,8 @@ def accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures, wi
     output = io.StringIO()
     console = Console(file=output, width=width or Console().width)
     if metrics["accuracy"]:
-        console.print(_accuracy_table(name, metrics, published))
+        for table in _accuracy_tables(name, metrics, published, console.width):
+            console.print(table)
     if metrics.get("qrels"):
         without = metrics["judged_without_relevant"]
         extra = f", {without:,} of them without a relevant passage" if without else ""
@@ -38,13 +41,26 @@ def accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures, wi
     return output.getvalue().rstrip()
 
 
-def _accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures) -> Table:
-    intervals, topk = metrics["interval"], [int(k) for k in metrics["accuracy"]]
+def _accuracy_tables(name: str, metrics: Mapping[str, Any], published: Figures, width: int) -> list[Table]:
+    """Return one table, or if it is wider than `width`, tables of fewer cutoffs with the intervals below the means."""
+    cutoffs = [int(k) for k in metrics["accuracy"]]
+    whole = _accuracy_table(name, metrics, published, cutoffs)
+    if Console(width=_NO_LIMIT).measure(whole).maximum <= width:
+        return [whole]
+    at_once = max(1, (width - _NARROW_COLUMN - 1) // _NARROW_COLUMN)  # one column is for the names
+    parts = [cutoffs[start : start + at_once] for start in range(0, len(cutoffs), at_once)]
+    return [_accuracy_table(name, metrics, published, part, separator="\n") for part in parts]
+
+
+def _accuracy_table(
+    name: str, metrics: Mapping[str, Any], published: Figures, topk: Sequence[int], separator: str = " "
+) -> Table:
+    means, intervals = metrics["accuracy"], metrics["interval"]
     table = Table(title=f"answer accuracy, {metrics['questions']:,} questions", title_justify="left")
-    table.add_column("system")
+    table.add_column("system", overflow="fold")
     for k in topk:
-        table.add_column(f"top-{k}", justify="right")
-    cells = [f"{value:.3f} [{intervals[k][0]:.3f}, {intervals[k][1]:.3f}]" for k, value in metrics["accuracy"].items()]
+        table.add_column(f"top-{k}", justify="right", no_wrap=True)
+    cells = [f"{means[k]:.3f}{separator}[{intervals[k][0]:.3f}, {intervals[k][1]:.3f}]" for k in [str(k) for k in topk]]
     table.add_row(Text(f"{name} (measured)"), *cells)
     if metrics["split"] == _PUBLISHED_SPLIT:
         for system, figures in published.items():

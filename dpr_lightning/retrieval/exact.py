@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpr_lightning.embeddings.shards import ShardedEmbeddings
+from dpr_lightning.files import size_text
 from dpr_lightning.retrieval.candidates import Rows, Scores, choose_selector
 from dpr_lightning.retrieval.memory import plan_search
 from dpr_lightning.retrieval.retriever import Queries, Ranked
@@ -34,15 +35,15 @@ class ExactSearch:
         if self._memory is not None:
             plan = plan_search(self._memory, self._passages, queries=len(queries.qids), depth=depth)
             _log.info(
-                "search: corpus %.2f GB in %d files, blocks of %s passages, %s queries per pass, at most %.0f MB",
-                self._passages.bytes / (1 << 30),
+                "search: corpus %s in %d files, blocks of %s passages, %s queries per pass, at most %s",
+                size_text(self._passages.bytes),
                 len(self._passages.shards),
                 f"{plan.block_rows:,}",
                 f"{plan.queries:,}",
-                plan.peak / (1 << 20),
+                size_text(plan.peak),
             )
             if plan.peak > self._memory:
-                _log.warning("memory=%.0f MB is less than this search takes", self._memory / (1 << 20))
+                _log.warning("memory=%s is less than this search takes", size_text(self._memory))
             at_once, block_rows = plan.queries, plan.block_rows
         for vectors in queries.blocks(at_once):
             yield from self._search(vectors, depth, block_rows)

@@ -19,7 +19,7 @@ import numpy as np
 
 from dpr_lightning.embeddings.shards import ShardedEmbeddings
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import atomic_folder, file_hash, write_json
+from dpr_lightning.files import atomic_folder, file_hash, size_text, write_json
 from dpr_lightning.retrieval.index_check import check_factory, faiss_problem
 from dpr_lightning.run_dir import RunDir
 
@@ -83,9 +83,9 @@ def _build(folder: Path, factory: str, passages: ShardedEmbeddings, memory: int)
     with atomic_folder(folder) as unfinished:
         file = unfinished / "passages.faiss"
         faiss.write_index(index, str(file))
-        size = file.stat().st_size / (1 << 30)
+        size = size_text(file.stat().st_size)
         write_json(unfinished / "identity.json", _identity(factory, passages) | {"xxh3": file_hash(file)})
-    _log.info("index %s: built in %.1f s, %.2f GB in %s", factory, time.perf_counter() - start, size, folder)
+    _log.info("index %s: built in %.1f s, %s in %s", factory, time.perf_counter() - start, size, folder)
 
 
 def _identity(factory: str, passages: ShardedEmbeddings) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from xml.etree import ElementTree
 
+import pytest
+
 from dpr_lightning.evaluation.plot import accuracy_curves
 from dpr_lightning.evaluation.table import accuracy_table
 
@@ -32,6 +34,21 @@ def test_measured_figures_stand_above_published_ones():
     assert "DPR paper (published)" in theirs
     assert "0.784" in theirs
     assert "0.86" not in theirs
+
+
+@pytest.mark.parametrize("cutoffs", [1, 3, 4, 6])
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_an_interval_does_not_break(width, cutoffs):
+    topk = [str(10**k) for k in range(cutoffs)]
+    metrics = {
+        **METRICS,
+        "accuracy": dict.fromkeys(topk, 0.5),
+        "interval": {k: [0.4, 0.5 + i / 100] for i, k in enumerate(topk)},
+    }
+    text = accuracy_table("optimizer.lr-2e-05+seed-7", metrics, {"DPR, released model": {1: 0.75}}, width=width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert all(f"[0.400, 0.5{i}0]" in text for i in range(cutoffs))
+    assert all(f"top-{k} " in text for k in topk) and "0.75 " in text
 
 
 def test_published_figures_are_those_of_the_test_questions():
