@@ -440,7 +440,7 @@ def test_a_finished_stage_is_not_made_again_without_overwrite(assert_refused, fi
     (finished_run / "rankings" / "test.trec").write_text("ours\n")
     assert_refused("search", [], "test.trec, made from unknown embeddings, is finished already", "overwrite=true")
     assert_refused("reduce", [], "test.trec is finished already", "overwrite=true")
-    assert_refused("evaluate", [], "evaluation/test is finished already", "overwrite=true")
+    assert_refused("evaluate", [], "evaluation/test is finished already with run_file_xxh3=", "overwrite=true")
 
 
 def test_a_finished_shard_of_another_model_is_refused(assert_refused, finished_run, tiny_model):

@@ -143,6 +143,14 @@ def test_each_stage_ends_with_the_command_of_the_next(command, settings, finishe
     assert (name, "depth=20" in overrides) == ("evaluate", False)
     code, out, err = command("evaluate", *overrides)
     assert (code, err) == (0, "") and "next:" not in out
+    # the same command again prints what is stored
+    files = {file: file.stat().st_mtime_ns for file in (finished_run / "evaluation" / "a b").iterdir()}
+    code, again, err = command("evaluate", *overrides)
+    assert (code, err) == (0, "")
+    assert again.splitlines()[:-1] == out.splitlines()[:-1] and "stored earlier" in again.splitlines()[-1]
+    assert files == {file: file.stat().st_mtime_ns for file in (finished_run / "evaluation" / "a b").iterdir()}
+    code, _, err = command("evaluate", *overrides, "topk=[1]")
+    assert code == 1 and "is finished already with other cutoffs (topk). Set overwrite=true" in err
 
 
 def test_a_run_remembers_its_data_and_shards(command, world, tiny_model, tmp_path):

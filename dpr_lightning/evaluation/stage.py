@@ -18,7 +18,8 @@ from dpr_lightning.evaluation.measures import Metrics, find_answers, measure_acc
 from dpr_lightning.evaluation.output import write_dpr_json, write_metrics, write_questions
 from dpr_lightning.evaluation.passages import passage_rows, read_passages
 from dpr_lightning.evaluation.qrels import qrels_fingerprint, read_qrels
-from dpr_lightning.files import atomic_folder, file_hash, refuse_overwrite
+from dpr_lightning.evaluation.stored import stored_evaluation
+from dpr_lightning.files import atomic_folder, file_hash
 from dpr_lightning.retrieval.provenance import check_against_embeddings, read_provenance
 from dpr_lightning.retrieval.rankings import Ranking, read_rankings
 from dpr_lightning.run_dir import METHODS, RANKING_ENDINGS, RunDir
@@ -52,6 +53,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a ranking and write `metrics.json`, `questions.jsonl` and `dpr.json` into the run folder.
 
+    A finished evaluation of the same files with the same settings is read and returned.
+
     Every question of `queries` counts; one that the ranking lacks is a miss. A figure that the ranking is not deep
     enough for is left out; `depth.py` has the rule.
 
@@ -70,7 +73,7 @@ def evaluate(
         qrels: Files of judged passages; see `read_qrels`.
         measures: Measures of judged passages by their names in ir-measures, such as `nDCG@10`; by default Success@k,
             RR and nDCG@10.
-        overwrite: Replace finished output.
+        overwrite: Evaluate again and replace finished output.
 
     Raises:
         UserError: An impossible setting; a ranking of other questions or passages, made from other embeddings than the
@@ -85,7 +88,18 @@ def evaluate(
     if measures is not None and qrels is None:
         raise UserError("measures: they need judged passages. Set `qrels`, or leave `measures` out.")
     folder, run_file = run.evaluation(split, method), Path(run_file or run.ranking(split, format, method))
-    refuse_overwrite(folder, overwrite)
+    if folder.exists() and not overwrite:
+        wanted = {
+            "answers": answers,
+            "match_title": match_title,
+            "run_file_xxh3": file_hash(run_file) if run_file.is_file() else "of a ranking that is missing now",
+            "corpus_fingerprint": corpus.fingerprint,
+            "queries_fingerprint": queries.fingerprint,
+            "qrels_fingerprint": qrels_fingerprint(read_qrels(qrels)) if qrels is not None else None,
+        }
+        judged_by = [str(measure) for measure in parse_measures(measures, cutoffs)] if qrels is not None else []
+        stored = stored_evaluation(folder, wanted, cutoffs=cutoffs, measures=judged_by)
+        return Evaluation(stored, f"{folder}: stored earlier, from the same files; overwrite=true evaluates again")
     rankings, facts = _open_rankings(run_file, queries, corpus)
     judged = read_qrels(qrels) if qrels is not None else None
     has_answers = _check_answers(queries, needed=qrels is None)

@@ -257,8 +257,10 @@ def test_settings_that_are_not_possible_are_refused(run):
 def test_finished_output_is_replaced_only_on_demand(run):
     _, folder = run()
     before = (folder / "questions.jsonl").read_bytes()
-    with pytest.raises(UserError, match="evaluation/test is finished already"):
+    with pytest.raises(UserError, match="evaluation/test is finished already with match_title=False"):
         run(match_title=True)
+    with pytest.raises(UserError, match="evaluation/test is finished already with other cutoffs"):
+        run(topk=(1, 2))
     assert (folder / "questions.jsonl").read_bytes() == before
     run(match_title=True, overwrite=True)
     assert (folder / "questions.jsonl").read_bytes() != before
