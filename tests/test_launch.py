@@ -160,6 +160,12 @@ def test_a_run_remembers_its_data_and_shards(command, world, tiny_model, tmp_pat
     run, line = tmp_path / "own", "data.*, model.*: as in the training"
     code, out, err = command("train", "data=files", *data, *sizes, f"run_dir={run}")
     assert (code, err) == (0, "")
+    assert (
+        "training on 1 x c" in out and "32 questions, 4 batches per epoch, 20 steps; validation on 8 questions" in out
+    )
+    best = max(float(row["val/mrr"]) for row in logged_rows(run) if row.get("val/mrr"))
+    loss = float(logged_rows(run)[-1]["train/loss"])
+    assert f"last train/loss {loss:.3f}, best val/mrr {best:.3f} at step " in out
     assert len(logged_rows(run)) == 5 * 4  # a row per step, of 5 epochs of 4 batches
     for _ in range(4):
         _, script, *overrides = shlex.split(out.splitlines()[-1].removeprefix("next: "))

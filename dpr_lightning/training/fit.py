@@ -28,6 +28,7 @@ from dpr_lightning.training.early_stopping import validation_callbacks
 from dpr_lightning.training.module import RetrieverModule
 from dpr_lightning.training.preemption import StopOnSignal, StoppedBySignalError
 from dpr_lightning.training.processes import check_processes, overwrites, remember_overwriting
+from dpr_lightning.training.report import TrainingReport
 from dpr_lightning.training.trainer_errors import trainer_errors
 from dpr_lightning.training.write_errors import write_errors
 
@@ -100,6 +101,7 @@ def make_trainer(
     _check_scores(module, data)
     stop = StopOnSignal()
     checkpoints = Checkpoints(run.checkpoints, stop, every_n_steps=every_n_steps, keep_last=keep_last)
+    report = TrainingReport(run.checkpoints, every_n_steps=every_n_steps)
     validates = data.dev_examples is not None
     deciding = validation_callbacks(run.best_weights, validates=validates, best=best, **(early_stopping or {}))
     required: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
@@ -109,7 +111,7 @@ def make_trainer(
         warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")  # refused below
         trainer = configured(
             logger=list(loggers),
-            callbacks=[SeededSteps(seed), StepReport(), StopOnDivergence(), *deciding, stop, checkpoints],
+            callbacks=[SeededSteps(seed), StepReport(), report, StopOnDivergence(), *deciding, stop, checkpoints],
             enable_checkpointing=False,
             **required,
         )
@@ -159,7 +161,9 @@ def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule,
     with write_errors(run.model):
         save_bi_encoder(module.bi_encoder, run.model, origin=_origin(trainer, module, data, run))
     seconds = time.perf_counter() - start
-    return f"{run.model}: trained {trainer.global_step:,} steps in {seconds:,.0f} s{_resumed(checkpoint)}"
+    (report,) = [callback for callback in trainer.callbacks if isinstance(callback, TrainingReport)]  # type: ignore[attr-defined]
+    result = f"trained {trainer.global_step:,} steps in {seconds:,.0f} s{report.result(trainer)}"
+    return f"{run.model}: {result}{_resumed(checkpoint)}"
 
 
 def _origin(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule, run: RunDir) -> Origin:
