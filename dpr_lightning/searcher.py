@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from dpr_lightning.data.sources import open_corpus
+from dpr_lightning.data.tokenizer import MULTIPLE
 from dpr_lightning.embeddings.shards import open_passages
+from dpr_lightning.encoding.loop import length_batches
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.inference import for_inference, resolve_precision
@@ -23,7 +25,7 @@ from dpr_lightning.retrieval.methods import Inputs, Method, open_retriever
 from dpr_lightning.retrieval.retriever import Queries
 from dpr_lightning.run_dir import RunDir
 
-_QUERIES_AT_ONCE = 64
+_TOKENS_PER_BATCH = 2048
 
 
 class Found(NamedTuple):
@@ -78,7 +80,7 @@ class Searcher:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         precision = resolve_precision("auto", self._device)
         self._encoder = for_inference(bi_encoder.query, device=self._device, precision=precision)
-        self._inputs = bi_encoder.inputs
+        self._inputs, self._dim = bi_encoder.inputs, passages.dim
         self._cut = functools.partial(truncate, dim=passages.dim, normalize=bi_encoder.settings.normalize)
 
     def search(self, questions: Sequence[str], *, depth: int = 10) -> list[Found]:
@@ -88,17 +90,19 @@ class Searcher:
             raise UserError(f"questions: {questions!r} is one text. Give a list of texts.")
         if not questions:
             return []
-        starts = range(0, len(questions), _QUERIES_AT_ONCE)
-        embeddings = np.concatenate([self._embed(questions[start : start + _QUERIES_AT_ONCE]) for start in starts])
-        queries = Queries([str(number) for number in range(len(questions))], embeddings, questions)
+        queries = Queries([str(number) for number in range(len(questions))], self._embed(questions), questions)
         return [
             Found(docids, scores, [self._corpus.rows[row] for row in rows.tolist()])
             for rows, docids, scores in self._retriever.search(queries, depth=depth)
         ]
 
     def _embed(self, questions: Sequence[str]) -> NDArray[np.float32]:
-        tokens = self._inputs.pad(self._inputs.encode_queries(questions))
+        """Return the embeddings [questions, dim], on a CPU the same as `encode.py` writes, bit for bit."""
+        ids = self._inputs.encode_queries(questions)
+        embeddings = np.empty((len(ids), self._dim), np.float32)
         with torch.inference_mode():
-            embeddings = self._cut(self._encoder(**{name: tensor.to(self._device) for name, tensor in tokens.items()}))
-        array: NDArray[np.float32] = embeddings.float().cpu().numpy()
-        return array
+            for rows in length_batches([len(row) for row in ids], _TOKENS_PER_BATCH, MULTIPLE):
+                tokens = self._inputs.pad([ids[row] for row in rows])
+                embedded = self._encoder(**{name: tensor.to(self._device) for name, tensor in tokens.items()})
+                embeddings[rows] = self._cut(embedded).float().cpu().numpy()
+        return embeddings

@@ -5,6 +5,7 @@ Notation: N rows, L tokens of the longest row, rounded up.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from dpr_lightning.errors import UserError, check_at_least
 
 Tokens = dict[str, Tensor]  # input_ids and attention_mask, both [N, L] int64
 PAIR = "pair"
+MULTIPLE = 8
+"""Batches are padded to a multiple of this number of tokens."""
 
 
 class InputTokenizer:
@@ -53,6 +56,7 @@ class InputTokenizer:
         self.tokenizer.padding_side = "right"
         self.query_max_length, self.passage_max_length = query_max_length, passage_max_length
         self.separator, self.query_prompt, self.passage_prompt = separator, query_prompt, passage_prompt
+        self.most_positions = sys.maxsize  # of the encoders; a BiEncoder sets it
 
     def encode_queries(self, queries: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each query, special tokens included, at most `query_max_length`."""
@@ -70,10 +74,11 @@ class InputTokenizer:
         in_pairs, in_alone = iter(pairs), iter(alone)
         return [next(in_pairs if title else in_alone) for title in titles]
 
-    def pad(self, ids: Sequence[Sequence[int]], *, multiple: int = 8) -> Tokens:
-        """Return `input_ids` and `attention_mask`, both [N, L], where L is a multiple of `multiple`."""
+    def pad(self, ids: Sequence[Sequence[int]], *, multiple: int = MULTIPLE) -> Tokens:
+        """Return `input_ids` and `attention_mask`, both [N, L]. L is a multiple of `multiple`, or all positions."""
         lengths = np.array([len(row) for row in ids])
-        mask = np.arange(-(-lengths.max() // multiple) * multiple) < lengths[:, None]
+        longest = min(-(-lengths.max() // multiple) * multiple, max(lengths.max(), self.most_positions))
+        mask = np.arange(longest) < lengths[:, None]
         input_ids = np.full(mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)
         input_ids[mask] = np.concatenate(ids)
         return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}

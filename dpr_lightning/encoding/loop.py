@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpr_lightning.data.tokenizer import InputTokenizer
+from dpr_lightning.data.tokenizer import MULTIPLE, InputTokenizer
 from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.encoding.progress import Progress
 from dpr_lightning.errors import UserError
@@ -117,18 +116,21 @@ def _look_ahead(
 def length_batches(lengths: Sequence[int], tokens_per_batch: int, multiple: int | None) -> Iterator[NDArray[np.int64]]:
     """Yield the rows of each batch, from long rows to short ones (equal lengths in row order), within the budget.
 
-    A padded batch has rows x longest tokens, with the longest rounded up to a multiple of `multiple`; a packed one
-    (`multiple` is None) has the sum of its lengths.
+    A packed batch (`multiple` is None) has the sum of its lengths in tokens. A padded one has rows of one length, after
+    rounding up to a multiple of `multiple`. On a CPU, an embedding then depends on its text alone, bit for bit:
+    attention over a text always has the same shape, and products have no remainder that is summed in another order.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
-    ends = np.cumsum(np.asarray(lengths)[order])
+    sorted_lengths = np.asarray(lengths)[order]
+    ends = np.cumsum(sorted_lengths)
     start = 0
     while start < len(order):
-        longest = lengths[order[start]]
         if multiple is None:
-            stop = int(np.searchsorted(ends, ends[start] - longest + tokens_per_batch, "right"))
+            stop = int(np.searchsorted(ends, ends[start] - sorted_lengths[start] + tokens_per_batch, "right"))
         else:
-            stop = start + tokens_per_batch // (-(-longest // multiple) * multiple)
+            rounded = -(-sorted_lengths[start] // multiple) * multiple
+            same = int(np.searchsorted(-sorted_lengths, multiple - rounded, "left"))  # ends before the next length
+            stop = min(start + tokens_per_batch // rounded, same)
         yield order[start : max(stop, start + 1)]
         start = max(stop, start + 1)
 
@@ -139,8 +141,7 @@ def _batching(
     """Return the multiple to which rows are padded, None if they are packed, and the function that builds a batch."""
     if isinstance(encoder, PackedEncoder):
         return None, encoder.pack
-    multiple = 1 if device.type == "cpu" else 8  # GPU kernels are fastest on aligned rows
-    return multiple, functools.partial(inputs.pad, multiple=multiple)
+    return MULTIPLE, inputs.pad
 
 
 def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class BiEncoder(nn.Module):
     """A query encoder and a passage encoder, which are the same module when tied. The score is the inner product."""
 
     def __init__(self, query: Encoder, passage: Encoder, inputs: InputTokenizer, settings: Settings) -> None:
-        """Check that the encoders have positions for the settings' lengths.
+        """Check that the encoders have positions for the settings' lengths, and let padding not exceed them.
 
         Raises:
             UserError: A length exceeds the encoder's positions.
@@ -51,6 +51,8 @@ class BiEncoder(nn.Module):
                 raise UserError(
                     f"{side}_max_length: {length} is more than the encoder's {len(possible)} positions. Lower it."
                 )
+            if possible is not None:
+                inputs.most_positions = min(inputs.most_positions, len(possible))
 
     def forward(self, queries: Tokens, passages: Tokens) -> tuple[Tensor, Tensor]:
         """Return the embeddings [B, dim] of B queries and [P, dim] of P passages."""

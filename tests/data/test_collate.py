@@ -12,6 +12,8 @@ from transformers import AutoTokenizer
 from dpr_lightning.data.collate import Collator
 from dpr_lightning.data.examples import Example
 from dpr_lightning.errors import UserError
+from dpr_lightning.model.bi_encoder import load_bi_encoder
+from dpr_lightning.model.settings import Settings
 
 CLS, SEP, PAD = 2, 3, 0
 
@@ -86,6 +88,17 @@ def test_padding_is_on_the_right_to_the_next_multiple(tiny_model, lengths, multi
     assert {name: value.dtype for name, value in tokens.items()} == dict.fromkeys(
         ["input_ids", "attention_mask"], torch.int64
     )
+
+
+def test_padding_does_not_exceed_the_positions_of_the_encoder(tiny_model):
+    inputs = load_bi_encoder(tiny_model, settings=Settings(query_max_length=160)).inputs
+    assert inputs.most_positions == 160
+    assert [inputs.pad([[9] * n], multiple=48)["input_ids"].shape[1] for n in (40, 100, 145, 160)] == [
+        48,
+        144,
+        160,
+        160,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,36 @@ def test_embeddings_equal_those_of_each_passage_alone(
     np.testing.assert_allclose(found.array, one_by_one[rows.start : rows.stop], rtol=0, atol=3e-6)
 
 
+def bits(array):
+    return array.view(np.uint32).tolist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_an_embedding_depends_on_its_text_alone_bit_for_bit(bi_encoder, tmp_path_factory, data):
+    """Duplicates, other neighbours, batches, chunks, shards and threads change no bit."""
+    precision, folder = data.draw(st.sampled_from(["32", "bf16"])), tmp_path_factory.mktemp("bits")
+    texts = data.draw(st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=60), min_size=1, max_size=9))
+    rows = data.draw(st.lists(st.sampled_from(texts), min_size=1, max_size=40))
+    docids = [f"d{i}" for i in range(len(rows))]
+    passages = [{"docid": d, "title": "", "text": " ".join(row)} for d, row in zip(docids, rows, strict=True)]
+    source, known, threads = open_corpus(str(write_jsonl(folder / "c.jsonl", passages))), {}, torch.get_num_threads()
+    for trial in range(3):
+        budget, chunk = data.draw(st.sampled_from([1, 100, 700, 2048])), data.draw(st.integers(1, 50))
+        shards = data.draw(st.integers(1, 3))
+        made = encoder(bi_encoder, source, precision=precision, tokens_per_batch=budget, chunk_size=chunk)
+        torch.set_num_threads(data.draw(st.integers(1, 2)))
+        try:
+            for shard in range(shards):
+                path = folder / f"{trial}-{shard}.safetensors"
+                made.encode(path, shard=shard, num_shards=shards)
+                for docid, embedding in zip((found := open_embeddings(path)).ids, found.array, strict=True):
+                    text = passages[int(docid[1:])]["text"]
+                    assert known.setdefault(text, bits(embedding)) == bits(embedding)
+        finally:
+            torch.set_num_threads(threads)
+
+
 def test_queries_use_the_query_encoder_and_their_own_length(tiny_model, world, tmp_path):
     bi_encoder = load_bi_encoder(tiny_model, settings=Settings(tied=False, query_max_length=4))
     with torch.no_grad():
@@ -99,15 +129,17 @@ def test_queries_use_the_query_encoder_and_their_own_length(tiny_model, world, t
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=60), st.integers(1, 2000), st.sampled_from([None, 1, 8]))
 def test_batches_have_every_row_once_and_fill_the_budget(lengths, tokens_per_batch, multiple):
-    def size(batch):
-        found = [lengths[row] for row in batch]
-        return sum(found) if multiple is None else len(found) * (-(-max(found) // multiple) * multiple)
+    def rounded(row):
+        return lengths[row] if multiple is None else -(-lengths[row] // multiple) * multiple
 
     batches = list(length_batches(lengths, tokens_per_batch, multiple))
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
     for batch, following in zip(batches, [*batches[1:], []], strict=True):
-        assert len(batch) == 1 or size(batch) <= tokens_per_batch
-        assert len(following) == 0 or size([*batch, following[0]]) > tokens_per_batch
+        sizes = [rounded(row) for row in batch]
+        assert len(batch) == 1 or sum(sizes) <= tokens_per_batch
+        assert multiple is None or len(set(sizes)) == 1
+        if len(following) and (multiple is None or rounded(following[0]) == sizes[0]):
+            assert sum(sizes) + rounded(following[0]) > tokens_per_batch
     assert [lengths[row] for row in np.concatenate(batches)] == sorted(lengths, reverse=True)
 
 
