@@ -143,7 +143,8 @@ def test_workers_encode_the_shards_of_one_process(command, settings, tiny_model,
 
     code, out, err = command("encode", "-m", *settings, "devices=2", "encode.precision=auto")
     assert (code, err) == (0, "")
-    assert f"{folder}: 1 of 2 shards encoded, 1 existed already; 2 devices, " in out
+    assert f"{folder}: 1 of 2 shards encoded, 1 existed already; " in out
+    assert " KB; 2 devices, " in out
     assert (folder / "01-of-02.safetensors").stat().st_mtime_ns == made
 
     assert command("encode", *settings, f"run_dir={tmp_path}/alone")[0] == 0
