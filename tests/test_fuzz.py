@@ -10,9 +10,8 @@ def small(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_wrong_values_end_with_one_line(small, tmp_path, seed):
-    endings = {case: run_case(case, small, tmp_path / "case") for case in cases(small.keys, count=100, seed=seed)}
+def test_wrong_values_end_with_one_line(small, tmp_path):
+    endings = {case: run_case(case, small, tmp_path / "case") for case in cases(small.keys, count=60, seed=0)}
     assert not {case: ending for case, ending in endings.items() if not ending.is_clean}
     codes = [ending.code for ending in endings.values()]
-    assert codes.count(1) > 20  # otherwise the values are not wrong
+    assert codes.count(1) > 12  # otherwise the values are not wrong

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from support.trainings import CACHED, TWO_PROCESSES, assert_same, finish, logged_steps, overridden, signal_at, start
+from support.trainings import CACHED, assert_same, finish, logged_steps, overridden, signal_at, start
 
 
 @pytest.fixture
@@ -19,24 +19,13 @@ def undisturbed(command, settings, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", [(), ("data.num_workers=2",), CACHED], ids=["plain", "workers", "cached"])
+@pytest.mark.parametrize("overrides", [("data.num_workers=2",), CACHED], ids=["workers", "cached"])
 def test_a_killed_training_ends_with_the_same_bits(settings, undisturbed, tmp_path, overrides):
     run = tmp_path / "killed"
     signal_at(2, start(settings, run, *overrides), run)
     signal_at(17, start(settings, run, *overrides), run)
     assert "resumed from" in finish(start(settings, run, *overrides))
     assert_same(run, undisturbed(*[override for override in overrides if "workers" not in override]))
-    assert len(logged_steps(run)) == 40
-
-
-@pytest.mark.slow
-def test_a_killed_training_of_two_processes_ends_with_the_same_bits(settings, tmp_path):
-    finish(start(settings, tmp_path / "undisturbed", *TWO_PROCESSES))
-    run = tmp_path / "killed"
-    signal_at(2, start(settings, run, *TWO_PROCESSES), run)
-    signal_at(17, start(settings, run, *TWO_PROCESSES), run)
-    assert "resumed from" in finish(start(settings, run, *TWO_PROCESSES))
-    assert_same(run, tmp_path / "undisturbed")
     assert len(logged_steps(run)) == 40
 
 

@@ -35,13 +35,15 @@ def test_a_training_with_workers_ends_with_the_same_bits_after_signals(command, 
 
 
 @pytest.mark.slow
-def test_two_processes_with_gradient_cache_end_with_the_same_bits_after_a_signal(settings, tmp_path):
+def test_two_processes_with_gradient_cache_end_with_the_same_bits_after_a_kill_and_a_signal(settings, tmp_path):
     run, undisturbed = tmp_path / "stopped", tmp_path / "undisturbed"
     common = (*TWO_PROCESSES, *CACHED, "data.num_workers=1")
-    stop_at(5, settings, run, *common, number=signal.SIGUSR1)
+    signal_at(2, start(settings, run, *common), run)
+    stop_at(17, settings, run, *common, number=signal.SIGUSR1)
     assert "resumed from" in finish(start(settings, run, RARE, *common))
     finish(start(settings, undisturbed, *common))
     assert_same(run, undisturbed)
+    assert len(logged_steps(run)) == 40
 
 
 SLURM = {
