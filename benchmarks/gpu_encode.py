@@ -24,7 +24,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 
 from dpr_lightning.embeddings.file import Identity
 from dpr_lightning.embeddings.writer import EmbeddingWriter
-from dpr_lightning.encoding.loop import encode_rows, length_batches
+from dpr_lightning.encoding.batches import length_batches
+from dpr_lightning.encoding.loop import encode_rows
 from dpr_lightning.encoding.progress import Progress
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.inference import for_inference
@@ -115,7 +116,7 @@ def contestants(model, texts, device, tokens_per_batch):
     batches = [
         {
             name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in packed.pack([ids[row] for row in rows]).items()
+            for name, value in packed.pack([ids[row] for row in rows], fill_to=tokens_per_batch).items()
         }
         for rows in length_batches(lengths, tokens_per_batch, None)
     ]
@@ -166,8 +167,8 @@ def main():
         make_model(Path(folder), args.tiny)
         config = load_bi_encoder(folder).passage.transformer.config
         runs, lengths = contestants(Path(folder), texts, device, args.tokens_per_batch)
-        for run in runs.values():
-            run()  # compiles, and fills caches
+        for name, run in runs.items():  # compiles, and fills caches
+            report(what=f"{name}, first time", seconds=seconds(run, device))
         turns = take_turns({name: lambda run=run: seconds(run, device) for name, run in runs.items()}, args.repeats)
     flops, peak = model_flops(config, lengths), peak_flops(device, args.tiny)
     for name, took in turns.items():

@@ -15,7 +15,7 @@ from common import quiet, report_ratio, take_turns, timed
 
 from dpr_lightning.data.sources import open_corpus
 from dpr_lightning.data.tokenizer import MULTIPLE
-from dpr_lightning.encoding.loop import length_batches
+from dpr_lightning.encoding.batches import length_batches
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.inference import for_inference
 

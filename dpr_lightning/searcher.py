@@ -12,20 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from dpr_lightning.data.sources import open_corpus
-from dpr_lightning.data.tokenizer import MULTIPLE
 from dpr_lightning.embeddings.shards import open_passages
-from dpr_lightning.encoding.loop import length_batches
+from dpr_lightning.encoding.batches import default_tokens_per_batch, embed_batches
 from dpr_lightning.errors import UserError, check_positive
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.inference import for_inference, resolve_precision
+from dpr_lightning.model.packed import packed_if_supported
 from dpr_lightning.model.truncation import fingerprint_at, truncate
 from dpr_lightning.retrieval.bm25 import Bm25Settings
 from dpr_lightning.retrieval.fusion import HybridSettings
 from dpr_lightning.retrieval.methods import Inputs, Method, open_retriever
 from dpr_lightning.retrieval.retriever import Queries
 from dpr_lightning.run_dir import RunDir
-
-_TOKENS_PER_BATCH = 2048
 
 
 class Found(NamedTuple):
@@ -77,9 +75,10 @@ class Searcher:
             raise UserError(f"corpus: {passages.path} was encoded from another corpus than {corpus}. Give that corpus.")
         inputs = Inputs(passages=passages, corpus=self._corpus)
         self._retriever = open_retriever(run, Method(method, index, ann, bm25, hybrid), inputs)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        precision = resolve_precision("auto", self._device)
-        self._encoder = for_inference(bi_encoder.query, device=self._device, precision=precision)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        precision = resolve_precision("auto", device)
+        self._encoder = packed_if_supported(for_inference(bi_encoder.query, device=device, precision=precision))
+        self._tokens_per_batch = default_tokens_per_batch(device)
         self._inputs, self._dim = bi_encoder.inputs, passages.dim
         self._cut = functools.partial(truncate, dim=passages.dim, normalize=bi_encoder.settings.normalize)
 
@@ -97,12 +96,10 @@ class Searcher:
         ]
 
     def _embed(self, questions: Sequence[str]) -> NDArray[np.float32]:
-        """Return the embeddings [questions, dim], on a CPU the same as `encode.py` writes, bit for bit."""
+        """Return the embeddings [questions, dim], the same as `encode.py` writes in its default settings."""
         ids = self._inputs.encode_queries(questions)
         embeddings = np.empty((len(ids), self._dim), np.float32)
         with torch.inference_mode():
-            for rows in length_batches([len(row) for row in ids], _TOKENS_PER_BATCH, MULTIPLE):
-                tokens = self._inputs.pad([ids[row] for row in rows])
-                embedded = self._encoder(**{name: tensor.to(self._device) for name, tensor in tokens.items()})
-                embeddings[rows] = self._cut(embedded).float().cpu().numpy()
+            for batch in embed_batches(self._encoder, self._inputs, ids, self._tokens_per_batch):
+                embeddings[batch.rows] = self._cut(batch.embeddings).float().cpu().numpy()
         return embeddings

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpr_lightning.data.tokenizer import MULTIPLE, InputTokenizer
+from dpr_lightning.data.tokenizer import InputTokenizer
 from dpr_lightning.embeddings.writer import EmbeddingWriter
+from dpr_lightning.encoding.batches import embed_batches
 from dpr_lightning.encoding.progress import Progress
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.encoder import Encoder
@@ -68,30 +69,27 @@ def encode_rows(
     start, first = time.perf_counter(), writer.done
     tokens = padded_tokens = 0
     device = next(encoder.parameters()).device
-    multiple, batch_of = _batching(encoder, inputs, device)
     starts = range(first, writer.rows, writer.chunk_size)
     chunks = [range(row, min(row + writer.chunk_size, writer.rows)) for row in starts]
     with ThreadPoolExecutor(1) as tokenizing, ThreadPoolExecutor(1) as writing, torch.inference_mode():
         written: Future[None] | None = None
         for chunk in _look_ahead(token_ids, chunks, tokenizing):
             # 1. Encode batch by batch. On a GPU this only queues the work.
-            lengths = [len(row) for row in chunk]
-            batches = list(length_batches(lengths, tokens_per_batch, multiple))
-            embeddings = []
-            for rows in batches:
-                batch = batch_of([chunk[row] for row in rows])
-                embeddings.append(cut(encoder(**_to_device(batch, device))))
-                padded_tokens += batch["input_ids"].numel()
-                progress.advance(len(rows))
-            tokens += sum(lengths)
+            batches = []
+            for batch in embed_batches(encoder, inputs, chunk, tokens_per_batch):
+                batches.append(batch._replace(embeddings=cut(batch.embeddings)))
+                padded_tokens += batch.tokens
+                progress.advance(len(batch.rows))
+            tokens += sum(map(len, chunk))
             # 2. Start the copy from the device. The writing thread waits for it, so that this one goes on to the next
             #    chunk.
-            fetched = torch.cat(embeddings).to("cpu", non_blocking=device.type == "cuda")
+            fetched = torch.cat([batch.embeddings for batch in batches]).to("cpu", non_blocking=device.type == "cuda")
             copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
             # 3. Write the chunk once the one before is written, so that at most two wait in memory.
             if written is not None:
                 written.result()
-            order, differ = np.concatenate(batches), writer.done == 0 and _differ(chunk)
+            order = np.concatenate([batch.rows for batch in batches])
+            differ = writer.done == 0 and _differ(chunk)
             written = writing.submit(_write_chunk, writer, ids, fetched, order, copied, differ)
         if written is not None:
             written.result()
@@ -111,46 +109,6 @@ def _look_ahead(
         current = following
     if current is not None:
         yield current.result()
-
-
-def length_batches(lengths: Sequence[int], tokens_per_batch: int, multiple: int | None) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows of each batch, from long rows to short ones (equal lengths in row order), within the budget.
-
-    A packed batch (`multiple` is None) has the sum of its lengths in tokens. A padded one has rows of one length, after
-    rounding up to a multiple of `multiple`. On a CPU, an embedding then depends on its text alone, bit for bit:
-    attention over a text always has the same shape, and products have no remainder that is summed in another order.
-    """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    sorted_lengths = np.asarray(lengths)[order]
-    ends = np.cumsum(sorted_lengths)
-    start = 0
-    while start < len(order):
-        if multiple is None:
-            stop = int(np.searchsorted(ends, ends[start] - sorted_lengths[start] + tokens_per_batch, "right"))
-        else:
-            rounded = -(-sorted_lengths[start] // multiple) * multiple
-            same = int(np.searchsorted(-sorted_lengths, multiple - rounded, "left"))  # ends before the next length
-            stop = min(start + tokens_per_batch // rounded, same)
-        yield order[start : max(stop, start + 1)]
-        start = max(stop, start + 1)
-
-
-def _batching(
-    encoder: Encoder | PackedEncoder, inputs: InputTokenizer, device: torch.device
-) -> tuple[int | None, Callable[[TokenIds], dict[str, Any]]]:
-    """Return the multiple to which rows are padded, None if they are packed, and the function that builds a batch."""
-    if isinstance(encoder, PackedEncoder):
-        return None, encoder.pack
-    return MULTIPLE, inputs.pad
-
-
-def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    if device.type == "cuda":  # only pinned memory is copied while the GPU computes
-        batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
 
 
 def _write_chunk(

@@ -15,6 +15,7 @@ from dpr_lightning.embeddings.file import Identity, open_embeddings
 from dpr_lightning.embeddings.ids import Ids
 from dpr_lightning.embeddings.shards import resolve_num_shards, shard_rows
 from dpr_lightning.embeddings.writer import EmbeddingWriter
+from dpr_lightning.encoding.batches import default_tokens_per_batch
 from dpr_lightning.encoding.devices import Device, run_on_devices
 from dpr_lightning.encoding.loop import Speed, encode_rows
 from dpr_lightning.encoding.progress import Progress
@@ -71,7 +72,7 @@ class ShardEncoder:
         check_positive(chunk_size, "chunk_size")
         torch_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if tokens_per_batch == "auto":
-            tokens_per_batch = 2048 if torch_device.type == "cpu" else 65_536
+            tokens_per_batch = default_tokens_per_batch(torch_device)
         check_positive(tokens_per_batch, "tokens_per_batch")
         self.source, self.side, self.dtype, self.overwrite = source, side, dtype, overwrite
         self.chunk_size, self.tokens_per_batch = chunk_size, int(tokens_per_batch)

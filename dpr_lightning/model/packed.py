@@ -41,8 +41,18 @@ class PackedEncoder(nn.Module):
         absolute = position_ids(encoder.transformer)
         self._first_position = absolute.start if absolute else 0
 
-    def pack(self, ids: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Return the arguments of `forward` for the token ids of N sequences."""
+    def pack(self, ids: Sequence[Sequence[int]], *, fill_to: int = 0) -> dict[str, Any]:
+        """Return the arguments of `forward` for the token ids of N sequences, and of more if they are to be filled up.
+
+        Args:
+            ids: The token ids of each sequence.
+            fill_to: Further sequences, as long as the longest, are appended until there are this many tokens. A GPU
+                chooses how it sums by the size of a product, so batches of one size give a text the same bits.
+        """
+        longest = max(map(len, ids))
+        missing = max(fill_to - sum(map(len, ids)), 0)
+        filling = [[0] * min(longest, missing - start) for start in range(0, missing, longest)]
+        ids = [*ids, *filling]
         offsets = np.cumsum([0, *map(len, ids)])
         lengths = np.diff(offsets)
         position_ids = self._first_position + np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)

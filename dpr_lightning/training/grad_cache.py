@@ -103,11 +103,12 @@ def cached_backward(
 def _chunks(side: Side) -> list[tuple[Tensor, Tokens]]:
     """Return rows and token ids of each chunk. Rows of similar length share a chunk, cut to its longest row."""
     lengths = side.tokens["attention_mask"].sum(-1)
-    chunks = []
-    for rows in torch.argsort(lengths, descending=True, stable=True).split(side.chunk_size):
-        longest = int(lengths[rows[0]])
-        chunks.append((rows, {name: values[rows, : -(-longest // 8) * 8] for name, values in side.tokens.items()}))
-    return chunks
+    order = torch.argsort(lengths, descending=True, stable=True)
+    longest = lengths[order[:: side.chunk_size]].tolist()  # one wait for the GPU, instead of one per chunk
+    return [
+        (rows, {name: values[rows, : -(-length // 8) * 8] for name, values in side.tokens.items()})
+        for rows, length in zip(order.split(side.chunk_size), longest, strict=True)
+    ]
 
 
 class _RandomState:

@@ -19,7 +19,7 @@ from support.world import WORDS, passage, question, write_jsonl
 from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.embeddings.file import open_embeddings
 from dpr_lightning.embeddings.shards import open_passages
-from dpr_lightning.encoding.loop import length_batches
+from dpr_lightning.encoding.batches import length_batches
 from dpr_lightning.encoding.stage import ShardEncoder, encode_passages
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder

@@ -95,6 +95,35 @@ def test_sequences_do_not_see_their_neighbours():
     torch.testing.assert_close(elsewhere[1], alone[0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("missing", [0, 1, 30, 95])
+def test_filling_up_appends_sequences(missing):
+    encoder, ids = PackedEncoder(make_encoder()), draw_ids([20, 30, 40])
+    batch = encoder.pack(ids, fill_to=90 + missing)
+    with torch.inference_mode():
+        found, expected = encoder(**batch)[:3], encoder(**encoder.pack(ids))
+    assert batch["input_ids"].numel() == 90 + missing and batch["max_length"] == 40
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert encoder.pack(ids, fill_to=7)["input_ids"].numel() == 90
+
+
+@on_gpu
+@pytest.mark.gpu
+def test_a_gpu_gives_a_text_the_same_bits_in_every_batch():
+    torch.manual_seed(0)
+    lengths = torch.randint(2, LONGEST, (300,)).tolist()
+    encoder, ids = PackedEncoder(make_encoder().to("cuda", torch.bfloat16)), draw_ids(lengths)
+
+    def embed(rows):
+        batch = encoder.pack([ids[row] for row in rows], fill_to=8192)
+        with torch.inference_mode():
+            return encoder(**{k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in batch.items()})
+
+    alone = torch.cat([embed([row])[:1] for row in range(300)])
+    for order in (torch.arange(300), torch.randperm(300)):
+        for rows in order.split(50):
+            assert torch.equal(embed(rows.tolist())[: len(rows)], alone[rows])
+
+
 def test_an_encoder_that_cannot_pack_says_why_once(caplog):
     caplog.set_level(logging.INFO)
     encoder = make_encoder().to("meta")
