@@ -57,31 +57,22 @@ PROCESSES = {  # command and overrides, with the start of the only line on stder
 }
 
 
-@pytest.fixture(scope="module")
-def processes(world, tiny_model, tmp_path_factory):
-    """What each of PROCESSES came to: exit code, stdout, stderr. Run two at a time."""
-    folder = tmp_path_factory.mktemp("processes")
-    write_jsonl(folder / "short.jsonl", [training_row(0), {**training_row(1), "query": None}])
-    names, ended = list(PROCESSES), {}
-    for pair in (names[start : start + 2] for start in range(0, len(names), 2)):
+@pytest.mark.slow
+def test_a_mistake_ends_the_process_with_one_line_on_stderr(world, tiny_model, tmp_path):
+    write_jsonl(tmp_path / "short.jsonl", [training_row(0), {**training_row(1), "query": None}])
+    kinds, ended = list(PROCESSES), {}
+    for pair in (kinds[first : first + 2] for first in range(0, len(kinds), 2)):  # two at a time
         started = {}
-        for name in pair:
-            script, overrides, _ = PROCESSES[name]
-            path = {"PATH": ""} if name == "no SLURM" else None
+        for kind in pair:
+            script, overrides, _ = PROCESSES[kind]
+            path = {"PATH": ""} if kind == "no SLURM" else None
             overrides = [*settings_of(world, tiny_model, "run"), *overrides]
-            started[name] = start(script, *overrides, folder=folder, environment=path)
-        for name, process in started.items():
-            ended[name] = end(process)
-    return ended
-
-
-@pytest.mark.parametrize("kind", PROCESSES)
-def test_a_mistake_ends_the_process_with_one_line_on_stderr(processes, kind):
-    code, out, err = processes[kind]
-    assert code == 1
-    assert err.count("\n") == 1, err
-    assert err.startswith(PROCESSES[kind][2])
-    assert "Traceback" not in out
+            started[kind] = start(script, *overrides, folder=tmp_path, environment=path)
+        ended |= {kind: end(process) for kind, process in started.items()}
+    for kind, (code, out, err) in ended.items():
+        assert (code, err.count("\n")) == (1, 1), (kind, err)
+        assert err.startswith(PROCESSES[kind][2]), (kind, err)
+        assert "Traceback" not in out, kind
 
 
 @pytest.mark.parametrize(

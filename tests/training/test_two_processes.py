@@ -18,10 +18,9 @@ def reported(run):
     "overrides",
     [
         ("data.train_weights=[1.5]",),
-        pytest.param(("model/lora=default", "model.lora.dropout=0.0"), marks=pytest.mark.slow),
         pytest.param(("model/lora=default", "model.lora.dropout=0.0", "model.tied=false"), marks=pytest.mark.slow),
     ],
-    ids=["weights", "lora", "lora untied"],
+    ids=["weights", "lora untied"],
 )
 def test_two_processes_log_the_loss_and_validation_of_one(command, settings, no_dropout_model, tmp_path, overrides):
     common = [
