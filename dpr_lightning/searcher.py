@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpr_lightning.data.sources import open_corpus
+from dpr_lightning.data.sources import Source, open_corpus
 from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.encoding.batches import default_tokens_per_batch, embed_batches
 from dpr_lightning.errors import UserError, check_positive
@@ -41,7 +41,7 @@ class Searcher:
         self,
         run_dir: str | Path,
         *,
-        corpus: str | Sequence[str],
+        corpus: str | Sequence[str] | Source,
         model_dir: str | Path | None = None,
         index: str | None = None,
         ann: Mapping[str, int | None] | None = None,
@@ -53,7 +53,7 @@ class Searcher:
 
         Args:
             run_dir: The folder of the experiment, with a model and passage embeddings.
-            corpus: The files that were encoded, as in `data.corpus`.
+            corpus: The files that were encoded, as in `data.corpus`, or the corpus from `open_corpus`.
             model_dir: The folder of the model, if it is not the run's.
             index: The factory string of an index that `search.py` has built.
             ann: Settings of its search: `nprobe`, `ef_search`, `rescore`.
@@ -66,13 +66,14 @@ class Searcher:
                 corpus.
         """
         run = RunDir(Path(run_dir))
-        passages, self._corpus = open_passages(run.passage_shards), open_corpus(corpus)
+        passages = open_passages(run.passage_shards)
+        self._corpus = corpus if isinstance(corpus, Source) else open_corpus(corpus)
         folder = Path(model_dir or run.model)
         bi_encoder = load_bi_encoder(folder)
         if fingerprint_at(bi_encoder, passages.dim) != passages.model_fingerprint:
             raise UserError(f"{passages.path} was encoded by another model than {folder}. Encode the corpus again.")
         if self._corpus.fingerprint != passages.data_fingerprint:
-            raise UserError(f"corpus: {passages.path} was encoded from another corpus than {corpus}. Give that corpus.")
+            raise UserError(f"corpus: {passages.path} was encoded from another corpus. Give the one that was encoded.")
         inputs = Inputs(passages=passages, corpus=self._corpus)
         self._retriever = open_retriever(run, Method(method, index, ann, bm25, hybrid), inputs)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -72,6 +72,21 @@ def recall_settings(values: dict[str, Any], run: RunDir, overrides: Sequence[str
     return [f"{name}.*" if name in groups else name for name in changed]
 
 
+def training_corpus(run: RunDir) -> dict[str, Any]:
+    """Return the arguments of `open_corpus` that a run's training names: `files`, `skip_invalid`, `format`.
+
+    Raises:
+        UserError: The run has no training, or one that names no corpus.
+    """
+    remedy = "give it with --corpus FILE"
+    if not run.training_config.exists():
+        raise UserError(f"corpus: {run.path} has no training that names its corpus; {remedy}.")
+    data = _read_training_config(run.training_config, remedy.capitalize())["data"]
+    if data.get("corpus") is None:
+        raise UserError(f"corpus: {run.training_config} names no `data.corpus`; {remedy}.")
+    return {"files": data["corpus"], "skip_invalid": data.get("skip_invalid", False), "format": data.get("format")}
+
+
 def _copy_key(key: str, source: Mapping[str, Any], target: dict[str, Any]) -> None:
     """Copy the value under a dotted key; groups above it are made if they are missing."""
     *above, last = key.split(".")
