@@ -47,9 +47,9 @@ def main() -> None:
         corpus = open_corpus(**({"files": args.corpus} if args.corpus else training_corpus(RunDir(args.run_dir))))
         options = {"model_dir": args.model, "index": args.index, "method": args.method}
         searcher = Searcher(args.run_dir, corpus=corpus, **options)
-        for question in [args.question] if args.question else questions():
+        for question in questions() if args.question is None else [args.question]:
             (found,) = searcher.search([question], depth=args.depth)
-            Console().print(table(question, found))
+            Console().print(as_table(question, found))
 
 
 def questions() -> Iterator[str]:
@@ -63,7 +63,7 @@ def questions() -> Iterator[str]:
             yield question
 
 
-def table(question: str, found: "Found") -> Table:
+def as_table(question: str, found: "Found") -> Table:
     """Return the passages of a question as a table."""
     table = Table(title=Text(question), title_justify="left", show_lines=True)
     table.add_column("score", justify="right", no_wrap=True)
