@@ -73,7 +73,8 @@ class Searcher:
         if fingerprint_at(bi_encoder, passages.dim) != passages.model_fingerprint:
             raise UserError(f"{passages.path} was encoded by another model than {folder}. Encode the corpus again.")
         if self._corpus.fingerprint != passages.data_fingerprint:
-            raise UserError(f"corpus: {passages.path} was encoded from another corpus. Give the one that was encoded.")
+            given = "the opened one" if isinstance(corpus, Source) else corpus
+            raise UserError(f"corpus: {passages.path} was encoded from another corpus than {given}. Give that corpus.")
         inputs = Inputs(passages=passages, corpus=self._corpus)
         self._retriever = open_retriever(run, Method(method, index, ann, bm25, hybrid), inputs)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

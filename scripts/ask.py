@@ -44,7 +44,7 @@ def main() -> None:
         from dpr_lightning.data.sources import open_corpus
         from dpr_lightning.searcher import Searcher
 
-        corpus = open_corpus(**({"files": args.corpus} if args.corpus else training_corpus(RunDir(args.run_dir))))
+        corpus = args.corpus or open_corpus(**training_corpus(RunDir(args.run_dir)))
         options = {"model_dir": args.model, "index": args.index, "method": args.method}
         searcher = Searcher(args.run_dir, corpus=corpus, **options)
         for question in questions() if args.question is None else [args.question]:

@@ -38,7 +38,7 @@ def embed_batches(
         encoder: The encoder in evaluation mode, on its device and in its precision.
         inputs: Pads the batches, unless the encoder packs them.
         token_ids: The token ids of each row.
-        tokens_per_batch: The most tokens of a batch, padding included.
+        tokens_per_batch: The most tokens of a batch, padding included; packed batches are filled up to it.
     """
     device = next(encoder.parameters()).device
     multiple: int | None = None
