@@ -1,17 +1,19 @@
-"""What a command was called with, and where: two files in the log folder of the call, beside what it prints."""
+"""What a command was called with, where, and how it ended: files in the log folder of the call, beside its output."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from dpr_lightning.files import atomic_write, write_json
 
@@ -42,6 +44,28 @@ def write_call_record(folder: Path, command: Sequence[str], settings: str) -> No
     )
     with atomic_write(folder / "resolved.yaml") as file:
         file.write(settings)
+
+
+@contextlib.contextmanager
+def recorded_end(folder: Path) -> Iterator[dict[str, Any]]:
+    """Write `ended.json` (time, exit code, last line) into the log folder of a call when the block ends.
+
+    The file is missing where the process was killed. The block sets the line of a success in the yielded dictionary.
+    """
+    end: dict[str, Any] = {"exit_code": 0, "line": ""}
+    try:
+        yield end
+    except SystemExit as stop:
+        end |= {"exit_code": stop.code, "line": getattr(stop, "line", "")}
+        raise
+    except BaseException as error:
+        end |= {"exit_code": 1, "line": repr(error)}
+        raise
+    finally:
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        with contextlib.suppress(OSError):  # a full disk, or a log folder that could not be made
+            if folder.is_dir():
+                write_json(folder / "ended.json", {"ended": now, **end})
 
 
 def _device() -> str:

@@ -41,6 +41,10 @@ class FinishedError(UserError):
         return FinishedError, (self.path,)
 
 
+class LockedError(UserError):
+    """Another process is writing the output."""
+
+
 class ReportedMistake(SystemExit):
     """The end of a process after a user's mistake, whose line has been printed."""
 

@@ -1,4 +1,4 @@
-"""Atomic writes, locks and removal: a file or folder under its final name is always complete."""
+"""Atomic writes and removal: a file or folder under its final name is always complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import xxhash
-from filelock import FileLock, Timeout
 
 from dpr_lightning.errors import DISK_ERRORS, UserError
 
@@ -147,26 +146,6 @@ def empty_folder(path: Path) -> None:
     """
     for entry in path.iterdir() if path.is_dir() else ():
         _remove(entry)
-
-
-@contextlib.contextmanager
-def exclusive_lock(path: Path, *, remedy: str = "Wait for it to end") -> Iterator[None]:
-    """Hold the right to write `path`, until the block ends or this process dies.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    create_parent(path)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{path} is being written by another process. {remedy}.") from None
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # before the release, after which another process may lock it
-        lock.release()
 
 
 def _refuse_folder(path: Path) -> None:

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -19,33 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dpr_lightning.arguments import Arguments
 from dpr_lightning.command_line import typed_word
+from dpr_lightning.composition import composed, config_folder
 from dpr_lightning.files import matching
+from dpr_lightning.overrides import COMMANDS, is_kept
 from dpr_lightning.run_dir import RunDir
 
-COMMANDS = ("train", "encode", "search", "reduce", "evaluate")
 _UNKNOWN_KEY = re.compile(r"(?:Could not override '([^']+)'\.|([^\s:]+): the config key does not exist)")
 _COMMAND = re.compile(rf"`(?:python )?({'|'.join(COMMANDS)})\.py\b ?([^`]*)`")
-_TRAINING_KEYS = tuple(
-    f"data.{key}"
-    for key in (
-        *("train", "dev", "train_weights", "batch_size", "passages_per_query"),
-        *("positives", "negatives", "dev_negatives", "num_workers"),
-    )
-)
-_KEPT = ("experiment", "name", "run_dir", "split", "data", "data.")
-_KEPT_BY = {  # further overrides that a command needs if an earlier command had them; a dot ends a group
-    "train": (),
-    "encode": ("model_dir", "num_shards", "devices", "encode."),
-    "search": ("num_shards", "method", "index", "format", "depth"),
-    "reduce": ("format", "depth"),
-    "evaluate": ("run_file", "method", "format", "topk", "evaluate."),
-}
-
-
-def config_folder() -> Path:
-    """Return the folder of the shipped configs: in an installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
 
 
 def error_message(error: Exception, config: Arguments, command: str) -> str:
@@ -89,10 +67,8 @@ def _composed_keys(command: str) -> list[str]:
     groups = {group.relative_to(config_folder()).as_posix() for group in config_folder().rglob("*") if group.is_dir()}
     chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in groups - {"hydra/launcher"}]
     for overrides in (chosen, []):
-        GlobalHydra.instance().clear()
         try:
-            with initialize_config_dir(str(config_folder()), version_base="1.3"):
-                return list(_dotted(compose(command, overrides)))
+            return list(_dotted(composed(command, overrides)))
         except (HydraException, OmegaConfBaseException):  # an option of the user's own folder, or a sweep over options
             continue
     return []
@@ -125,17 +101,8 @@ def command_line(command: str, config: Arguments, *overrides: str, is_recalled: 
     if is_recalled and not any(word.startswith("experiment=") for word in words):
         words = [word for word in words if not re.match(r"(?:data|data\..+|num_shards)=", word)]
     given = {word.partition("=")[0] for word in overrides}
-    words = [
-        word for word in words if _is_kept(word.partition("=")[0], command) and word.partition("=")[0] not in given
-    ]
+    words = [word for word in words if is_kept(word.partition("=")[0], command) and word.partition("=")[0] not in given]
     return shlex.join([*_program(command), *_config_dir(sys.argv[1:]), *words, *overrides]).replace("'…'", "…")
-
-
-def _is_kept(key: str, command: str) -> bool:
-    kept = (*_KEPT, *_KEPT_BY[command])
-    if key in _TRAINING_KEYS:
-        return command == "train"
-    return key in kept or any(key.startswith(group) for group in kept if group.endswith("."))
 
 
 def _program(command: str) -> list[str]:
@@ -163,8 +130,10 @@ def next_command(command: str, config: Arguments) -> str | None:
     run, split = RunDir(Path(config.select("run_dir"))), config.select("split")
     if command == "train":
         return command_line("encode", config, is_recalled=True)
-    if command == "evaluate" or config.select("shard") is not None:
+    if command not in COMMANDS or command == "evaluate" or config.select("shard") not in (None, "all"):
         return None
+    if command == "search" and config.select("shard") == "all":
+        return command_line("reduce", config)
     if command != "encode":
         return command_line("evaluate", config)
     if not run.query_embeddings(split).exists():

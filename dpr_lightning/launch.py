@@ -23,11 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dpr_lightning.arguments import Arguments, check_type, check_types
-from dpr_lightning.call_record import write_call_record
+from dpr_lightning.call_record import recorded_end, write_call_record
 from dpr_lightning.command_line import decoded_split, hydra_words, quoted, with_name
+from dpr_lightning.composition import config_folder
 from dpr_lightning.errors import FinishedError, UserError, report_user_errors
-from dpr_lightning.guidance import config_folder, error_message, next_command
+from dpr_lightning.guidance import error_message, next_command
 from dpr_lightning.run_dir import RunDir
+from dpr_lightning.slurm import queued_again
 from dpr_lightning.submitted import failures_in_one_line, passed_to_launching_command
 from dpr_lightning.training_config import recall_settings
 
@@ -35,9 +37,8 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
     **dict.fromkeys(("name", "run_dir", "split"), str),
     **dict.fromkeys(("model_dir", "run_file"), str | None),
-    "overwrite": bool,
+    **dict.fromkeys(("overwrite", "skip_finished"), bool),
     "seed": int,
-    "shard": int | None,
 }
 _GROUPS = (
     *("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger"),
@@ -48,6 +49,8 @@ _log = logging.getLogger(__name__)
 
 class Config(Arguments):
     """A composed config: calls functions and makes objects with its values."""
+
+    objective: float | None = None  # what a task tells a sweeper that optimizes it
 
     def __init__(self, values: Mapping[str, Any], composed: DictConfig | None = None) -> None:
         """Take the composed config; its values are plain objects after `resolve`."""
@@ -111,7 +114,7 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
     report = functools.partial(report_user_errors, HydraException, OmegaConfBaseException, traceback=wants_traceback)
 
     @functools.wraps(task)
-    def run(composed: DictConfig) -> None:
+    def run(composed: DictConfig) -> float | None:
         if not wants_traceback:
             os.environ.pop(_FULL_ERROR, None)
         config = Config(dict.fromkeys(composed), composed)
@@ -120,6 +123,7 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         job, folder = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
         with (
             passed_to_launching_command(folder),
+            recorded_end(folder) as end,
             report(message=lambda error: _logged(error_message(error, config, task.__name__)), interrupted=interrupted),
             _restored_environment(),
         ):
@@ -132,6 +136,8 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
                 _log.info(recalled)
             if text := _run_or_skip(task, config):
                 print(_logged(text), flush=True)
+                end["line"] = text.partition("\n")[0]
+            return config.objective
 
     @functools.wraps(task)
     def entry() -> None:
@@ -163,11 +169,12 @@ def _recall(command: str, config: Config) -> str:
 
 
 def _run_or_skip(task: Callable[[Config], str], config: Config) -> str:
-    """Run the task and name the next command; in a sweep, skip a job whose output exists and is what it would write."""
+    """Run the task and name the next command; skip a finished output in a sweep, or if the config says so."""
     try:
-        text = task(config)
+        with queued_again():
+            text = task(config)
     except FinishedError as error:
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        if HydraConfig.get().mode != RunMode.MULTIRUN and not config["skip_finished"]:
             raise
         return f"{error.path}: finished already, skipped"
     following = next_command(task.__name__, config) if text else None
@@ -219,6 +226,8 @@ def _check_keys(config: Config) -> None:
             )
     for key, hint in _KEY_TYPES.items():
         check_type(config[key], hint, key)
+    if config["shard"] != "all":
+        check_type(config["shard"], int | None, "shard")
 
 
 @contextlib.contextmanager

@@ -81,17 +81,27 @@ class RunDir:
         """The embedding file of one shard of the corpus."""
         return self.passage_shards / f"{shard_name(shard, num_shards)}.safetensors"
 
+    @property
+    def queries(self) -> Path:
+        """The folder of the embedding files of all splits' queries."""
+        return self.path / "embeddings" / "query"
+
     def query_embeddings(self, split: str) -> Path:
         """The embedding file of a split's queries."""
-        return self.path / "embeddings" / "query" / f"{_plain(split)}.safetensors"
+        return self.queries / f"{_plain(split)}.safetensors"
+
+    @property
+    def rankings(self) -> Path:
+        """The folder of all rankings."""
+        return self.path / "rankings"
 
     def ranking(self, split: str, format: str = "trec", method: str | None = None) -> Path:
         """The ranking of a split over the whole corpus."""
-        return self.path / "rankings" / f"{_searched(split, method)}{RANKING_ENDINGS[format]}"
+        return self.rankings / f"{_searched(split, method)}{RANKING_ENDINGS[format]}"
 
     def shard_rankings(self, split: str) -> Path:
         """The folder of a split's rankings over single shards."""
-        return self.path / "rankings" / _plain(split)
+        return self.rankings / _plain(split)
 
     def shard_ranking(self, split: str, shard: int, num_shards: int, format: str = "trec") -> Path:
         """The ranking of a split over one shard."""

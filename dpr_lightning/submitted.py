@@ -101,11 +101,18 @@ def _of_failed_jobs(error: JobError) -> str:
     return f"{len(files)} jobs failed; the same command runs only what is missing. {lines}"
 
 
+def refused_by_slurm(message: str) -> str | None:
+    """Return one line for what `sbatch` says when it refuses a job; None for other messages."""
+    if not (refused := re.search(r"sbatch: error: (?:Batch job submission failed: )?(.*)", message)):
+        return None
+    setting = next((name for text, name in _SETTINGS.items() if text in message.lower()), "KEY")
+    return f"hydra.launcher: SLURM refuses the jobs ({refused[1].strip()}). Correct hydra.launcher.{setting}."
+
+
 def _of_submitit(message: str) -> str | None:
     """Return one line for a refused `sbatch` or for a job that ended without a result; None for other exceptions."""
-    if refused := re.search(r"sbatch: error: (?:Batch job submission failed: )?(.*)", message):
-        setting = next((name for text, name in _SETTINGS.items() if text in message.lower()), "KEY")
-        return f"hydra.launcher: SLURM refuses the jobs ({refused[1].strip()}). Correct hydra.launcher.{setting}."
+    if refused := refused_by_slurm(message):
+        return refused
     if ended := re.search(r"Job not requeued because: (.*)\.", message):
         return f"hydra.launcher.max_num_timeout: a job was not queued again ({ended[1]}). The same command continues."
     if lost := re.match(r"(Job \S+) .* with path (\S+)\n.*\(state: (.*)\)", message):

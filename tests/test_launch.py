@@ -16,7 +16,8 @@ from support.world import ROOT, settings_of, training_row, write_jsonl
 
 from dpr_lightning import open_embeddings
 from dpr_lightning.evaluation.output import read_metrics
-from dpr_lightning.guidance import COMMANDS, closest_key
+from dpr_lightning.guidance import closest_key
+from dpr_lightning.overrides import COMMANDS
 
 OWN_DATA = {
     "train": "train.jsonl.gz",

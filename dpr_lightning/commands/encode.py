@@ -17,7 +17,8 @@ def encode(config: Config) -> str:
     from dpr_lightning.model.settings import Settings
 
     end_with_parent()
-    run, side, split, shard = RunDir(Path(config["run_dir"])), config["side"], config["split"], config["shard"]
+    run, side, split = RunDir(Path(config["run_dir"])), config["side"], config["split"]
+    shard = None if config["shard"] == "all" else config["shard"]
     check_choice(side, "side", ["passage", "query"])
     if shard is not None and config["devices"] != 1:
         raise UserError(f"devices: {config['devices']} is for all shards, not for shard={shard}. Leave one out.")
@@ -46,12 +47,12 @@ def encode(config: Config) -> str:
     if side == "query":
         return encoder.encode(run.query_embeddings(split))
     if len(devices) == 1:
-        return config.call(encode_passages, "", encoder=encoder, run=run)
+        return config.call(encode_passages, "", encoder=encoder, run=run, shard=shard)
 
-    def one_shard(name: str, number: int) -> list[str]:
-        return this_command("dpr_lightning.commands.encode", name, f"shard={number}", "devices=1")
+    def on_one_device(worker: str) -> list[str]:
+        return this_command("dpr_lightning.commands.encode", worker, "devices=1")
 
-    return config.call(encode_passages_on_devices, "", encoder=encoder, run=run, devices=devices, command=one_shard)
+    return config.call(encode_passages_on_devices, "", encoder=encoder, run=run, devices=devices, command=on_one_device)
 
 
 if __name__ == "__main__":

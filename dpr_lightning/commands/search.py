@@ -24,7 +24,8 @@ def search(config: Config) -> str:
         corpus = config.call(open_corpus, "data", keys={"files": "data.corpus"}, name="data.corpus")
         config.keys |= {"queries": key, "corpus": "data.corpus"}
     run = RunDir(Path(config["run_dir"]))
-    return config.call(stage.search, "", run=run, method=method, queries=queries, corpus=corpus)
+    task = stage.search_shards if config["shard"] == "all" else stage.search
+    return config.call(task, "", run=run, method=method, queries=queries, corpus=corpus)
 
 
 if __name__ == "__main__":

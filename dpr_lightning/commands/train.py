@@ -8,13 +8,6 @@ from dpr_lightning.training_config import check_training_config, save_training_c
 @command
 def train(config: Config) -> str:
     """Train a bi-encoder into RUN/model, or continue an interrupted training."""
-    from dpr_lightning.training.preemption import requeue_before_training
-
-    with requeue_before_training():
-        return _train(config)
-
-
-def _train(config: Config) -> str:
     from pytorch_lightning import seed_everything
 
     from dpr_lightning.data.datamodule import RetrievalDataModule
@@ -24,6 +17,7 @@ def _train(config: Config) -> str:
     from dpr_lightning.training.fit import fit, make_trainer, prepare_run
     from dpr_lightning.training.grad_cache import make_grad_cache
     from dpr_lightning.training.losses.matryoshka import at_dims
+    from dpr_lightning.training.metrics_csv import best_logged
     from dpr_lightning.training.module import RetrieverModule
     from dpr_lightning.training.processes import only_training
 
@@ -51,6 +45,10 @@ def _train(config: Config) -> str:
         keys={"precision": "trainer.precision"},
     )
 
+    def best() -> float | None:
+        monitor, mode = config["early_stopping.monitor"], config["early_stopping.mode"]
+        return best_logged(run.train / "metrics.csv", monitor=monitor, mode=mode)
+
     def prepare() -> None:
         hashes = {name: hashed for name, (_, hashed) in data.fingerprints.items()}
         fingerprints = {"data": hashes, "model": {"name_or_path": bi_encoder.fingerprint()}}
@@ -58,11 +56,14 @@ def _train(config: Config) -> str:
             config.call(prepare_run, "", run=run)
         except FinishedError:
             check_training_config(config.values, run, fingerprints, state="finished")
+            config.objective = best()
             raise
         save_training_config(config.values, run, fingerprints)
 
     with only_training(trainer, run, prepare):  # this late, so that a mistake removes nothing
-        return fit(trainer, module, data, run=run)
+        line = fit(trainer, module, data, run=run)
+    config.objective = best()
+    return line
 
 
 if __name__ == "__main__":

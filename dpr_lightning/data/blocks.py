@@ -145,7 +145,7 @@ class Records(NamedTuple):
         return iter(self.pairs)
 
     def columns(self, fields: Sequence[str]) -> pa.Table | None:
-        """Return None: there are no columns."""
+        """Return None, because pairs have no columns."""
         return None
 
 

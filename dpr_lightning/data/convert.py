@@ -89,7 +89,7 @@ def convert(inputs: list[Input], schema: Schema, problems: Problems, path: Path)
         The fingerprint of the rows, the number of invalid rows and the first of these.
 
     Raises:
-        UserError: A file is damaged, a row is invalid, an id is repeated, or there are no rows.
+        UserError: A file is damaged, a row is invalid, an id is repeated, or the files have no rows.
     """
     digest, rows, seen, progress = xxhash.xxh3_128(), 0, _SeenIds(), _Progress(problems.name, len(inputs))
     with path.open("wb") as file, pa.ipc.new_stream(file, schema.columns) as stream:

@@ -88,8 +88,8 @@ def _open(spec: Files, kind: Kind, options: Options) -> Source:
     """Return the rows of all files.
 
     Raises:
-        UserError: A file is missing or damaged or has an unknown layout, a row is invalid, an id is repeated, or there
-            are no rows.
+        UserError: A file is missing or damaged or has an unknown layout, a row is invalid, an id is repeated, or the
+            files have no rows.
     """
     name, skip_invalid = options.name, options.skip_invalid
     check_choice(skip_invalid, "skip_invalid", [True, False])

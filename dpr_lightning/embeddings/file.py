@@ -33,7 +33,7 @@ DTYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "U64": "<u8", "U8": "u1"}
 
 @dataclass(frozen=True)
 class Identity:
-    """The content of an embedding file: which rows of which data, by which model, in which precision and batches."""
+    """The content of an embedding file: its rows, and the data, model, precision and batches that gave them."""
 
     side: str
     shard: int

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from dpr_lightning.embeddings.file import DTYPES, FORMAT, Identity, table_size, tensor_entries
 from dpr_lightning.embeddings.ids import Ids
-from dpr_lightning.errors import UserError
-from dpr_lightning.files import create_parent, exclusive_lock, flush_to_disk, refuse_overwrite
+from dpr_lightning.errors import FinishedError, UserError
+from dpr_lightning.files import create_parent, flush_to_disk
+from dpr_lightning.locks import describe_holder, exclusive_lock
 
 _ALIGNMENT = 64  # bytes: the first embedding's offset in the file is a multiple
 
@@ -52,8 +53,10 @@ class EmbeddingWriter:
             overwrite: Discard a partial file with another header, and replace a finished file at the end.
 
         Raises:
-            UserError: Another process has the file open, it is finished already, its partial file has another model,
-                data set or setting, or it cannot be written (also raised by other methods).
+            LockedError: Another process has the file open.
+            FinishedError: It is finished already.
+            UserError: Its partial file has another model, data set or setting, or it cannot be written (also raised by
+                other methods).
         """
         self.path, self.partial = path, path.with_name(path.name + ".partial")
         self.rows, self.chunk_size = identity.rows, chunk_size
@@ -65,9 +68,11 @@ class EmbeddingWriter:
         create_parent(path)
         with self._disk_errors(), contextlib.ExitStack() as opened:
             opened.enter_context(exclusive_lock(path, remedy="Wait for it to end, or choose another shard"))
-            refuse_overwrite(path, overwrite)
+            if path.exists() and not overwrite:
+                raise FinishedError(path)
             self._file = opened.enter_context(self.partial.open("r+b" if self.partial.exists() else "w+b"))
             self.done = self._continue(overwrite)
+            describe_holder(path, rows_at_start=self.done)
             self._opened = opened.pop_all()
 
     def _continue(self, overwrite: bool) -> int:
@@ -142,6 +147,19 @@ class EmbeddingWriter:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # reported already: what could not be written before cannot be flushed now
             self._opened.close()
+
+
+def rows_written(partial: Path) -> tuple[int, int]:
+    """Return how many rows a partial file has, without verifying them, and how many it will have."""
+    with partial.open("rb") as file:
+        start = file.read(8)
+        text = file.read(int.from_bytes(start, "little")) if len(start) == 8 else b""
+        if not text.endswith((b"}", b" ")):
+            return 0, 0  # the header is not complete yet
+        header = json.loads(text)["__metadata__"]
+        rows, chunk_size = int(header["rows"]), int(header["chunk_size"])
+        chunks = np.frombuffer(file.read(8 * (table_size(rows, chunk_size) - 1)), "<u8")
+    return min(rows, int(np.count_nonzero(chunks)) * chunk_size), rows
 
 
 def _header(identity: Identity, dim: int, dtype: np.dtype[Any], id_bytes: int, chunk_size: int) -> bytes:

@@ -26,6 +26,7 @@ from dpr_lightning.model.inference import for_inference, resolve_precision
 from dpr_lightning.model.packed import packed_if_supported
 from dpr_lightning.model.truncation import check_dim, fingerprint_at, truncate
 from dpr_lightning.run_dir import RunDir, shard_name
+from dpr_lightning.sharing import file_state, write_shared
 
 _log = logging.getLogger(__name__)
 _MOST_SHARDS = 100_000
@@ -61,7 +62,7 @@ class ShardEncoder:
             tokens_per_batch: The most tokens of a batch, padding included; `auto` means 2,048 on a CPU, whose caches
                 are small, and 65,536 on a GPU.
             overwrite: Replace finished files.
-            device: A torch device; None means the first GPU, or the CPU if there is no GPU.
+            device: A torch device; None means the first GPU, or the CPU of a machine without a GPU.
 
         Raises:
             UserError: A setting is not possible.
@@ -95,7 +96,8 @@ class ShardEncoder:
 
         Raises:
             FinishedError: The file exists and is what would be written.
-            UserError: The shard does not exist, its file is not what would be written, or another process writes it.
+            LockedError: Another process is writing it.
+            UserError: The shard does not exist, or its file is not what would be written.
         """
         if path.exists() and not self.overwrite:
             self.check_finished(path, shard=shard, num_shards=num_shards)
@@ -180,16 +182,25 @@ class ShardEncoder:
 
 
 def encode_passages(run: RunDir, encoder: ShardEncoder, *, shard: int | None, num_shards: int | str) -> str:
-    """Encode one shard of the corpus, or with `shard` None every shard that does not exist yet."""
+    """Encode one shard of the corpus, or with `shard` None every shard that does not exist yet.
+
+    Several processes may encode all shards: one that another process is writing is skipped, and looked at again at the
+    end.
+    """
     num_shards = _resolve_num_shards(run, encoder, num_shards)
     if shard is not None:
         _check_num_shards(run, num_shards)
         return encoder.encode(run.passage_shard(shard, num_shards), shard=shard, num_shards=num_shards)
     missing = missing_shards(run, encoder, num_shards)
-    for number in missing:
-        _log.info(encoder.encode(run.passage_shard(number, num_shards), shard=number, num_shards=num_shards))
-    summary = _summary_of_all(run, len(missing), num_shards)
-    if not missing:
+
+    def encode(number: int) -> None:
+        _log.info(encoder.encode(missing[number], shard=number, num_shards=num_shards))
+
+    encoded = write_shared(missing, encode)
+    for number in missing.keys() - set(encoded):
+        encoder.check_finished(missing[number], shard=number, num_shards=num_shards)
+    summary = _summary_of_all(run, len(encoded), num_shards)
+    if not encoded:
         return summary
     rows, seconds = encoder.encoded_rows, encoder.encoded_seconds
     return f"{summary}; {rows:,} rows in {seconds:,.1f} s ({rows / seconds:,.0f} rows/s)"
@@ -201,48 +212,51 @@ def encode_passages_on_devices(
     *,
     num_shards: int | str,
     devices: Sequence[Device],
-    command: Callable[[str, int], list[str]],
+    command: Callable[[str], list[str]],
 ) -> str:
-    """Encode every shard that does not exist yet, each in its own process on one of several devices.
+    """Encode every shard that does not exist yet, in a process on each of several devices.
 
     Args:
         run: The folder of the experiment.
         encoder: Checks the existing shards; it encodes nothing itself.
         num_shards: The number of shards of the corpus, or `auto`; see `resolve_num_shards`.
         devices: The devices, from `find_devices`.
-        command: Returns the command that encodes one shard, given its name and number.
+        command: Returns the command that encodes all shards on one device, given the name of its process.
 
     Raises:
-        UserError: As `missing_shards`, or shards failed; the message names them.
+        UserError: As `missing_shards`, or shards are missing at the end, because processes failed.
     """
     start = time.perf_counter()
     num_shards = _resolve_num_shards(run, encoder, num_shards)
-    missing = {shard_name(number, num_shards): number for number in missing_shards(run, encoder, num_shards)}
-    failed = run_on_devices(devices, {name: command(name, number) for name, number in missing.items()})
-    if failed:
-        problems = "; ".join(f"{name}: {problem}" for name, problem in sorted(failed.items()))
+    missing = missing_shards(run, encoder, num_shards)
+    before = {path: file_state(path) for path in missing.values()}
+    workers = [f"worker {number}" for number in range(min(len(devices), len(missing)))]
+    failed = run_on_devices(devices, {worker: command(worker) for worker in workers})
+    lacking = [path for path, state in before.items() if file_state(path) == state]
+    if lacking:
+        problems = "; ".join(f"{worker}: {problem}" for worker, problem in sorted(failed.items()))
         again = "The same command without overwrite=true" if encoder.overwrite else "The same command"
         raise UserError(
-            f"{run.passage_shards}: {len(failed)} of {num_shards} shards are missing ({problems}). {again} continues."
+            f"{run.passage_shards}: {len(lacking)} of {num_shards} shards are missing ({problems}). {again} continues."
         )
     seconds = time.perf_counter() - start
     return f"{_summary_of_all(run, len(missing), num_shards)}; {len(devices)} devices, {seconds:,.1f} s"
 
 
-def missing_shards(run: RunDir, encoder: ShardEncoder, num_shards: int) -> list[int]:
-    """Return the shards to encode: those that do not exist, or all with `overwrite`.
+def missing_shards(run: RunDir, encoder: ShardEncoder, num_shards: int) -> dict[int, Path]:
+    """Return the files of the shards to encode, by number: those that do not exist, or all with `overwrite`.
 
     Raises:
         UserError: The folder has shards of another number, or a finished one that is not what would be written now.
     """
     _check_num_shards(run, num_shards)
-    missing = []
+    missing = {}
     for number in range(num_shards):
         path = run.passage_shard(number, num_shards)
         if path.exists() and not encoder.overwrite:
             encoder.check_finished(path, shard=number, num_shards=num_shards)
         else:
-            missing.append(number)
+            missing[number] = path
     return missing
 
 

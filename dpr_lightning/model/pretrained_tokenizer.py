@@ -21,7 +21,7 @@ def load_tokenizer(name_or_path: str, folders: Sequence[Path]) -> PreTrainedToke
     """Return the tokenizer of a hub name, or of the first of `folders` that has one.
 
     Raises:
-        UserError: There is no tokenizer (transformers would make one up), or it is damaged.
+        UserError: No tokenizer exists (transformers would invent one), or it is damaged.
     """
     if any(folder.is_dir() for folder in folders):
         with_vocabulary = [folder for folder in folders if any(any(folder.glob(name)) for name in _VOCABULARIES)]

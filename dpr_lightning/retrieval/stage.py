@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from pathlib import Path
 
 from dpr_lightning.data.sources import Source
 from dpr_lightning.embeddings.file import Embeddings
@@ -18,11 +19,19 @@ from dpr_lightning.embeddings.shards import (
 )
 from dpr_lightning.errors import FinishedError, UserError, check_choice, check_positive
 from dpr_lightning.files import refuse_overwrite
+from dpr_lightning.locks import exclusive_lock
 from dpr_lightning.retrieval.memory import parse_bytes, return_freed_arrays
 from dpr_lightning.retrieval.methods import Inputs, Method, open_retriever
-from dpr_lightning.retrieval.provenance import check_same_search, merged_provenance, write_provenance
+from dpr_lightning.retrieval.provenance import (
+    Provenance,
+    check_same_search,
+    merged_provenance,
+    read_provenance,
+    write_provenance,
+)
 from dpr_lightning.retrieval.rankings import Ranking, merge_rankings, write_rankings
 from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir
+from dpr_lightning.sharing import write_shared
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +70,7 @@ def search(
 
     Raises:
         FinishedError: The ranking exists and is what would be written.
+        LockedError: Another process is writing it.
         UserError: Embeddings that are missing or do not belong together or to the texts, a setting that is not
             possible, another ranking that exists.
     """
@@ -82,21 +92,72 @@ def search(
         _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, inputs.rows)
         depth = inputs.rows
     provenance = inputs.provenance(method, depth=depth)
-    if path.exists() and not overwrite:
-        check_same_search(path, provenance)
-        raise FinishedError(path)
+    _refuse_finished(path, provenance, overwrite)
     budget = parse_bytes(memory)
     return_freed_arrays()
-    start = time.perf_counter()
-    retriever = open_retriever(run, method, inputs, memory=budget, overwrite=overwrite)
-    searched = inputs.as_queries()
-    ranked = zip(searched.qids, retriever.search(searched, depth=depth), strict=True)
-    rankings = (Ranking(qid, one.docids, one.scores, retriever.tag) for qid, one in ranked)
-    describe = functools.partial(write_provenance, path, provenance)
-    written = write_rankings(path, rankings, format=format, describe=describe)
+    with exclusive_lock(path):
+        _refuse_finished(path, provenance, overwrite)
+        start = time.perf_counter()
+        retriever = open_retriever(run, method, inputs, memory=budget, overwrite=overwrite)
+        searched = inputs.as_queries()
+        ranked = zip(searched.qids, retriever.search(searched, depth=depth), strict=True)
+        rankings = (Ranking(qid, one.docids, one.scores, retriever.tag) for qid, one in ranked)
+        describe = functools.partial(write_provenance, path, provenance)
+        written = write_rankings(path, rankings, format=format, describe=describe)
     seconds = time.perf_counter() - start
     speed = f"{written / seconds:,.0f} queries/s"
     return f"{path}: {written:,} queries x {depth:,} of {retriever.rows:,} passages in {seconds:,.1f} s ({speed})"
+
+
+def _refuse_finished(path: Path, provenance: Provenance, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        check_same_search(path, provenance)
+        raise FinishedError(path)
+
+
+def search_shards(
+    run: RunDir,
+    method: Method | None = None,
+    *,
+    split: str,
+    depth: int = 100,
+    num_shards: int | str = "auto",
+    memory: str | int = "4GB",
+    queries: Source | None = None,
+    corpus: Source | None = None,
+    format: str = "trec",
+    overwrite: bool = False,
+) -> str:
+    """Rank the passages of each shard whose ranking does not exist yet, one shard after another.
+
+    Several processes may do this: a shard that another process searches is skipped, and looked at again at the end.
+    The arguments are those of `search`.
+
+    Returns:
+        One line: what was written.
+
+    Raises:
+        UserError: As `search`.
+    """
+    check_choice(format, "format", list(RANKING_ENDINGS))
+    count = resolve_num_shards(run.passage_shards, num_shards)
+    one_shard = functools.partial(
+        search,
+        run,
+        method,
+        split=split,
+        depth=depth,
+        num_shards=count,
+        memory=memory,
+        queries=queries,
+        corpus=corpus,
+        format=format,
+        overwrite=overwrite,
+    )
+    files = {number: run.shard_ranking(split, number, count, format) for number in range(count)}
+    searched = write_shared(files, lambda number: _log.info(one_shard(shard=number)))
+    existed = f"{count - len(searched)} existed already"
+    return f"{run.shard_rankings(split)}: {len(searched)} of {count} shards searched, {existed}"
 
 
 def _open_embeddings(
@@ -121,16 +182,19 @@ def reduce(run: RunDir, *, split: str, depth: int = 100, format: str = "trec", o
         One line: what was written, how much, how fast.
 
     Raises:
-        UserError: Shards that are missing or not from one search, a ranking that exists.
+        FinishedError: The ranking exists and is what would be written.
+        UserError: Shards that are missing or not from one search, another ranking that exists.
     """
     check_positive(depth, "depth")
     check_choice(format, "format", list(RANKING_ENDINGS))
     path = run.ranking(split, format)
-    refuse_overwrite(path, overwrite)
     start = time.perf_counter()
     ending, command = RANKING_ENDINGS[format], "`search.py -m shard=range(N)`"
     files = complete_shards(run.shard_rankings(split), ending, made_by=command)
     provenance = merged_provenance(files, depth=depth)
+    if path.exists() and not overwrite and provenance is not None and read_provenance(path) == provenance:
+        raise FinishedError(path)
+    refuse_overwrite(path, overwrite)
     if provenance and provenance.depth is not None and provenance.depth < depth:
         certain = provenance.depth
         _log.warning("depth=%d, but a shard was searched to %d only: deeper ranks are not certain", depth, certain)

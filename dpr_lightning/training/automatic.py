@@ -23,7 +23,7 @@ def automatic_settings(trainer: Mapping[str, Any], *, batches_per_epoch: Callabl
     - `log_every_n_steps`: a 50th of all steps, but at most 500 and at least once per epoch.
 
     Args:
-        trainer: The settings, of which any may be invalid; Lightning reports that.
+        trainer: The settings of the Trainer. They may be invalid, which Lightning reports later.
         batches_per_epoch: Returns the number of batches per process and epoch, given the number of processes.
     """
     found: dict[str, Any] = {}

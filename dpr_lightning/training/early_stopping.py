@@ -31,7 +31,7 @@ def validation_callbacks(
         mode: `min` or `max`, whichever is best for `monitor`.
 
     Raises:
-        UserError: A metric or mode is unknown, `patience` is below 1, or there is no validation data.
+        UserError: A metric or mode is unknown, `patience` is below 1, or no validation data is given.
     """
     callbacks: list[pl.Callback] = []
     if patience is not None:

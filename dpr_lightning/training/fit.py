@@ -101,7 +101,7 @@ def make_trainer(
     _check_scores(module, data)
     stop = StopOnSignal()
     checkpoints = Checkpoints(run.checkpoints, stop, every_n_steps=every_n_steps, keep_last=keep_last)
-    report = TrainingReport(run.checkpoints, every_n_steps=every_n_steps)
+    report = TrainingReport(run, every_n_steps=every_n_steps)
     validates = data.dev_examples is not None
     deciding = validation_callbacks(run.best_weights, validates=validates, best=best, **(early_stopping or {}))
     required: dict[str, Any] = {} if validates else {"limit_val_batches": 0}

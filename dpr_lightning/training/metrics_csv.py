@@ -94,3 +94,18 @@ class MetricsCsv(Logger):
         lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
         rows = csv.DictReader(line for line in lines if line.endswith("\n"))
         return [{name: value for name, value in row.items() if value} for row in rows]
+
+
+def best_logged(file: Path, *, monitor: str, mode: str) -> float | None:
+    """Return the best value of a metric in a `metrics.csv`; None if it was never logged.
+
+    Args:
+        file: The metrics of a training.
+        monitor: The name of the metric.
+        mode: `min` or `max`, whichever is best.
+    """
+    if not file.exists():
+        return None
+    with file.open(newline="", encoding="utf-8") as opened:
+        values = [float(row[monitor]) for row in csv.DictReader(opened) if row.get(monitor)]
+    return (min if mode == "min" else max)(values) if values else None

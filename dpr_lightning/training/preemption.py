@@ -7,23 +7,19 @@ for submitit, SIGTERM for `scancel` and preemption.
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
-import os
 import signal
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 
-_log = logging.getLogger(__name__)
-_REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)
-SIGNALS = (signal.SIGTERM, *_REQUEUE, signal.SIGINT)
+from dpr_lightning.slurm import REQUEUE_SIGNALS, queue_again
+
+SIGNALS = (signal.SIGTERM, *REQUEUE_SIGNALS, signal.SIGINT)
 
 
 class StoppedBySignalError(Exception):
@@ -68,11 +64,11 @@ class StopOnSignal(pl.Callback):
 
     def queue_again(self) -> None:
         """After SIGUSR1 or SIGUSR2, queue the job again, in submitit's way if submitit handles the signal."""
-        for number in _REQUEUE:
+        for number in REQUEUE_SIGNALS:
             if number in self.agreed and callable(handler := self._before.get(number)):
                 handler(number, None)
-        if any(number in self.agreed for number in _REQUEUE):
-            requeue()
+        if any(number in self.agreed for number in REQUEUE_SIGNALS):
+            queue_again()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the handlers; Lightning has installed its own just before."""
@@ -116,39 +112,3 @@ class StopOnSignal(pl.Callback):
         if number == signal.SIGINT and number in self._received:
             signal.default_int_handler(number, frame)
         self._received.add(number)
-
-
-@contextlib.contextmanager
-def requeue_before_training() -> Iterator[None]:
-    """Queue a plain SLURM job again at once if SIGUSR1 or SIGUSR2 arrives before the training handles it."""
-    handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {}
-    is_main = threading.current_thread() is threading.main_thread()
-    if "SLURM_JOB_ID" in os.environ and is_main:
-        handlers = {n: _requeue_at_once for n in _REQUEUE if signal.getsignal(n) == signal.SIG_DFL}
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number in handlers:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _requeue_at_once(number: int, frame: FrameType | None) -> None:
-    if getattr(rank_zero_only, "rank", 0) == 0:
-        requeue()
-    raise SystemExit(128 + number)
-
-
-def requeue() -> None:
-    """Queue this SLURM job again, from whose start its command then runs once more; outside SLURM do nothing."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return
-    try:
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
-        problem = done.stderr.strip()
-    except (OSError, subprocess.TimeoutExpired) as error:
-        problem = str(error)
-    if problem:
-        _log.warning("SLURM job %s could not be queued again (%s)", job, problem)

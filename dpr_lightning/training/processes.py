@@ -12,7 +12,8 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.accelerators import CPUAccelerator
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.files import atomic_write, exclusive_lock
+from dpr_lightning.files import atomic_write
+from dpr_lightning.locks import exclusive_lock
 from dpr_lightning.run_dir import RunDir
 
 _CPU_PROCESSES = 16  # allowed on a CPU with fewer cores, to try out a training of several processes

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+
+from dpr_lightning.locks import describe_holder
+from dpr_lightning.run_dir import RunDir
 
 _log = logging.getLogger(__name__)
 _TIMED_STEPS = 20
@@ -22,9 +24,9 @@ class TrainingReport(pl.Callback):
     Its state is the best validation so far, which a resumed training continues from.
     """
 
-    def __init__(self, folder: Path, *, every_n_steps: int) -> None:
-        """Take the folder of the checkpoints and the number of steps between them."""
-        self.folder, self.every_n_steps = folder, every_n_steps
+    def __init__(self, run: RunDir, *, every_n_steps: int) -> None:
+        """Take the run folder and the number of steps between checkpoints."""
+        self.run, self.every_n_steps = run, every_n_steps
         self._best: float | None = None
         self._best_step = 0
 
@@ -42,6 +44,9 @@ class TrainingReport(pl.Callback):
         if trainer.is_global_zero:
             for line in self._lines(trainer, pl_module):
                 _log.info(line)
+            steps = trainer.estimated_stepping_batches
+            known = {"steps": int(steps)} if steps < math.inf else {}
+            describe_holder(self.run.model, step_at_start=self._first_step, **known)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Log the time left, once."""
@@ -81,5 +86,6 @@ class TrainingReport(pl.Callback):
             f"training on {trainer.world_size} x {device.type} ({name}), precision {trainer.precision}, "
             f"{sum(parameter.numel() for parameter in parameters):,} trained parameters",
             f"{len(data.train_examples):,} questions, {batches}, {total}; "
-            f"{validation}; a checkpoint every {self.every_n_steps:,} steps and when interrupted, in {self.folder}",
+            f"{validation}; "
+            f"a checkpoint every {self.every_n_steps:,} steps and when interrupted, in {self.run.checkpoints}",
         ]

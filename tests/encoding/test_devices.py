@@ -1,10 +1,12 @@
 """Workers on several devices: each command runs once, failures stop no other, no worker outlives its parent."""
 
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,27 +127,38 @@ def test_no_worker_outlives_its_parent(tmp_path, number):
 @needs_no_gpu
 @pytest.mark.skipif(len(devices_or_none(2)) < 2, reason="one core")
 def test_workers_encode_the_shards_of_one_process(command, settings, tiny_model, tmp_path):
-    """Another process is writing the first shard; the second command, a sweep of one job, encodes it later."""
+    """A process that is writing the first shard dies as soon as the workers have encoded all others."""
     settings = [*settings, f"model_dir={tiny_model}", "num_shards=2"]
     folder = tmp_path / "run" / "embeddings" / "passage"
-    busy = folder / "00-of-02.safetensors"
+    busy, other = folder / "00-of-02.safetensors", folder / "01-of-02.safetensors"
+    words = [sys.executable, str(ROOT / "encode.py"), *settings, "devices=2"]
     with EmbeddingWriter(busy, identity(20), [""] * 20, dim=5, dtype="float32", chunk_size=3) as writer:
-        code, out, err = command("encode", *settings, "devices=2")
-    writer.partial.unlink()
-    problem = f"{busy} is being written by another process. Wait for it to end, or choose another shard."
-    assert code == 1
-    assert err == (
-        f"{folder}: 1 of 2 shards are missing (00-of-02: exit code 1 ({problem})). The same command continues.\n"
-    )
-    assert f"00-of-02: {problem}\n" in out
-    assert f"01-of-02: {folder}/01-of-02.safetensors: 20 rows, 20 of them now" in out
-    made = (folder / "01-of-02.safetensors").stat().st_mtime_ns
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        while not other.exists():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"ended early with {process.wait(0.05)}: {process.stderr.read()}")
+        writer.partial.unlink()
+    out, err = process.communicate(timeout=240)
+    assert (process.returncode, err) == (0, "")
+    assert f"{folder}: 2 of 2 shards encoded, 0 existed already; " in out
+    assert " KB; 2 devices, " in out
+    assert out.count("20 rows, 20 of them now") == 2
 
+    made = other.stat().st_mtime_ns
+    busy.rename(f"{busy}.partial")
+    with Path(f"{busy}.partial").open("r+b") as file:  # as of another model
+        file.seek(16)
+        file.write(b"?")
+    code, _, err = command("encode", *settings, "devices=2")
+    problem = f"{busy}.partial was begun with another model, data set or setting."
+    assert code == 1
+    assert err.startswith(f"{folder}: 1 of 2 shards are missing (worker 0: exit code 1 ({problem}")
+    assert err.endswith(". The same command continues.\n")
+    Path(f"{busy}.partial").unlink()
     code, out, err = command("encode", "-m", *settings, "devices=2", "encode.precision=auto")
     assert (code, err) == (0, "")
     assert f"{folder}: 1 of 2 shards encoded, 1 existed already; " in out
-    assert " KB; 2 devices, " in out
-    assert (folder / "01-of-02.safetensors").stat().st_mtime_ns == made
+    assert other.stat().st_mtime_ns == made
 
     assert command("encode", *settings, f"run_dir={tmp_path}/alone")[0] == 0
     runs = [open_passages(tmp_path / name / "embeddings" / "passage").shards for name in ("run", "alone")]

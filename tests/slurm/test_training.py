@@ -12,13 +12,14 @@ from support.metrics import logged_rows
 from support.trainings import TWO_PROCESSES, assert_same, finish, overridden, start
 from support.world import ROOT
 
-pytestmark = [
+needs_slurm = [
     pytest.mark.slurm,
     pytest.mark.skipif(
         "SLURM_CONF" not in os.environ or not shutil.which("sbatch"),
         reason="needs a SLURM cluster: `make test-slurm` starts one",
     ),
 ]
+pytestmark = needs_slurm
 LONG = ("trainer.max_epochs=40", "checkpoint.every_n_steps=100000", "data.num_workers=1")
 
 

@@ -5,7 +5,7 @@ import signal
 import pytest
 from support.trainings import CACHED, TWO_PROCESSES, assert_same, finish, logged_steps, overridden, signal_at, start
 
-from dpr_lightning.files import exclusive_lock
+from dpr_lightning.locks import exclusive_lock
 from dpr_lightning.run_dir import RunDir
 from dpr_lightning.training.checkpoints import find_checkpoint
 from dpr_lightning.training.processes import overwrites, remember_overwriting

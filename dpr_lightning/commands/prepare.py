@@ -1,0 +1,34 @@
+"""Fetch and convert what the commands of an experiment read."""
+
+from pathlib import Path
+
+from dpr_lightning.launch import Config, command, explicit_keys
+from dpr_lightning.run_dir import RunDir
+
+
+@command
+def prepare(config: Config) -> str:
+    """Fetch the model, unless the run has trained one, and open all data files once."""
+    from dpr_lightning.data.datamodule import RetrievalDataModule
+    from dpr_lightning.data.sources import open_corpus, open_queries
+    from dpr_lightning.evaluation.qrels import read_qrels
+    from dpr_lightning.model.bi_encoder import load_bi_encoder
+    from dpr_lightning.model.settings import Settings
+
+    run, split, prepared = RunDir(Path(config["run_dir"])), config["split"], []
+    if config["data.train"] and not run.model.exists():
+        settings = config.call(Settings, "model")
+        bi_encoder = config.call(load_bi_encoder, "model", settings=settings, explicit=explicit_keys("model"))
+        data = config.call(RetrievalDataModule, "data", "", inputs=bi_encoder.inputs)
+        prepared = [f"data.{name}: {rows:,} rows" for name, (rows, _) in data.fingerprints.items()]
+    for key, open_source in (("data.corpus", open_corpus), (f"data.queries.{split}", open_queries)):
+        if config[key]:
+            source = config.call(open_source, "data", keys={"files": key}, name=key)
+            prepared.append(f"{key}: {len(source.rows):,} rows")
+    if qrels := config[f"data.qrels.{split}"]:
+        prepared.append(f"data.qrels.{split}: {len(read_qrels(qrels)):,} questions")
+    return "; ".join(prepared) or "nothing to prepare: no key of data names a file"
+
+
+if __name__ == "__main__":
+    prepare()

@@ -1,0 +1,126 @@
+"""Submits the jobs of a replication to SLURM, each to start after others, so that nothing waits on a login node."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dpr_lightning.errors import UserError
+from dpr_lightning.files import write_json
+from dpr_lightning.replication import SHARD, Command, Job
+from dpr_lightning.submitted import refused_by_slurm
+
+_OPTIONS = {  # of sbatch, by the setting of hydra.launcher
+    **{name: name for name in ("partition", "account", "qos", "constraint", "exclude", "comment", "gres", "nodes")},
+    "cpus_per_task": "cpus-per-task",
+    "cpus_per_gpu": "cpus-per-gpu",
+    "gpus_per_node": "gpus-per-node",
+    "gpus_per_task": "gpus-per-task",
+    "tasks_per_node": "ntasks-per-node",
+    "mem_per_gpu": "mem-per-gpu",
+    "mem_per_cpu": "mem-per-cpu",
+    "timeout_min": "time",
+}
+_SCRIPT = """\
+#!/bin/bash
+{setup}
+[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+run() {{
+    srun --kill-on-bad-exit=1 "$@"
+    code=$?
+    [ $code -eq 0 ] && return
+    # A mistake ends with 1. A kill from outside, for want of memory say, ends above 128: again, up to three times.
+    [ $code -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 3 ] && scontrol requeue "$SLURM_JOB_ID"
+    exit $code
+}}
+{commands}
+"""
+
+
+def submit(jobs: Sequence[Job], logs: Path, settings: Callable[[Job], Mapping[str, Any]]) -> dict[str, str]:
+    """Submit all jobs and return the number of each by its name.
+
+    SLURM queues a job again after a preemption, and half a minute or more before its time limit sends it SIGUSR1, on
+    which our commands do the same; every command continues where it stopped. The numbers are kept in `jobs.json`.
+
+    Args:
+        jobs: The jobs; each depends only on those before it.
+        logs: The folder of their logs.
+        settings: Returns the settings of the launcher of a job.
+
+    Raises:
+        UserError: Jobs of an earlier submission have not ended, or SLURM refuses a job; those before are cancelled.
+    """
+    if active := _active(logs):
+        raise UserError(
+            f"{logs}: jobs of an earlier submission have not ended: {' '.join(active)}. Wait for them, or cancel them "
+            f"(scancel {' '.join(active)})."
+        )
+    logs.mkdir(parents=True, exist_ok=True)
+    numbers: dict[str, str] = {}
+    try:
+        for job in jobs:
+            numbers[job.name] = _sbatch(job, _options(job, logs, settings(job), numbers), settings(job))
+    except BaseException:
+        if numbers:
+            subprocess.run(["scancel", *numbers.values()], check=False)
+        raise
+    write_json(logs / "jobs.json", numbers)
+    return numbers
+
+
+def _active(logs: Path) -> list[str]:
+    """Return the numbers of those jobs of an earlier submission that have not ended."""
+    file = logs / "jobs.json"
+    if not file.exists():
+        return []
+    queued = _slurm(["squeue", "--noheader", "--format=%F"]).split()
+    return [number for number in json.loads(file.read_text()).values() if number in queued]
+
+
+def _options(job: Job, logs: Path, settings: Mapping[str, Any], numbers: Mapping[str, str]) -> list[str]:
+    """Return the options of sbatch for a job."""
+    options = {option: settings.get(name) for name, option in _OPTIONS.items()}
+    options["mem"] = f"{settings['mem_gb']}G" if settings.get("mem_gb") else None
+    options |= {name.replace("_", "-"): value for name, value in (settings.get("additional_parameters") or {}).items()}
+    options |= {"job-name": f"{job.name}-{logs.parents[1].name}", "signal": f"USR1@{settings['signal_delay_s']}"}
+    options |= {"open-mode": "append", "output": f"{logs}/{job.name}-%{'A_%a' if job.array else 'j'}.log"}
+    if job.array:
+        options["array"] = f"{','.join(map(str, job.array))}%{settings['array_parallelism']}"
+    after = [f"{kind}:{':'.join(numbers[name] for name in names)}" for kind, names in job.after.items()]
+    if after:
+        options |= {"dependency": ",".join(after), "kill-on-invalid-dep": "yes"}
+    return ["--requeue", *(f"--{name}={value}" for name, value in options.items() if value is not None)]
+
+
+def _sbatch(job: Job, options: Sequence[str], settings: Mapping[str, Any]) -> str:
+    commands = "\n".join(f"run {_in_shell(command)}" for command in job.commands)
+    script = _SCRIPT.format(setup="\n".join(settings.get("setup") or []), commands=commands)
+    return _slurm(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
+
+
+def _in_shell(command: Command) -> str:
+    words = [sys.executable, "-m", f"dpr_lightning.commands.{command.name}"]
+    quoted = [word if word == SHARD else shlex.quote(word) for word in command.overrides]
+    return " ".join([shlex.join(words), *quoted])
+
+
+def _slurm(words: Sequence[str], script: str | None = None) -> str:
+    """Return what a program of SLURM prints.
+
+    Raises:
+        UserError: The program does not exist, or refuses.
+    """
+    try:
+        done = subprocess.run(words, input=script, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise UserError(f"--slurm: this machine has no {words[0]}. Leave it out, or use a SLURM machine.") from None
+    if done.returncode:
+        problem = done.stderr.strip()
+        raise UserError(refused_by_slurm(problem) or f"--slurm: {words[0]} failed ({problem}).")
+    return done.stdout

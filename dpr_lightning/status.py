@@ -1,0 +1,148 @@
+"""How far a run is, from its files and locks alone: what is done, what runs where, what has failed, what is missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dpr_lightning.embeddings.writer import rows_written
+from dpr_lightning.files import matching
+from dpr_lightning.locks import read_holder
+from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir, shard_name
+
+_SHARD = re.compile(r"(\d+)-of-(\d+)\.")
+
+
+class Line(NamedTuple):
+    """A part of the run, its state (`done`, `running`, `stopped`, `failed`, `missing` or a count), and details."""
+
+    part: str
+    state: str
+    about: str = ""
+
+
+def status(run: RunDir) -> list[Line]:
+    """Return a line for the training, each set of embeddings, rankings and evaluations, and each failed call.
+
+    Raises:
+        OSError: A folder of the run cannot be read.
+    """
+    lines = [_training(run), *_shards("passages", run.passage_shards, ".safetensors")]
+    lines += [_embeddings(f"queries {file.name.split('.')[0]}", file) for file in _outputs(run.queries)]
+    for folder in matching(run.rankings, "*"):
+        if folder.is_dir():
+            endings = [ending for ending in RANKING_ENDINGS.values() if matching(folder, f"*{ending}")]
+            for ending in endings or [".trec"]:
+                lines += _shards(f"search {folder.name}", folder, ending)
+    rankings = [file for ending in RANKING_ENDINGS.values() for file in matching(run.rankings, f"*{ending}")]
+    lines += [Line(f"ranking {file.stem}", "done") for file in rankings]
+    evaluations = [folder for folder in matching(run.evaluations, "*") if not folder.name.startswith(".")]
+    lines += [Line(f"evaluation {folder.name}", "done") for folder in evaluations]
+    for part, exists in (("queries", _outputs(run.queries)), ("ranking", rankings), ("evaluation", evaluations)):
+        lines += [] if exists else [Line(part, "missing")]
+    return [*lines, *_failed_calls(run)]
+
+
+def _training(run: RunDir) -> Line:
+    if (holder := read_holder(run.model)) is not None:
+        step, total = _last_step(run), holder.get("steps")
+        return Line("training", "running", _progress("steps", step, total, holder.get("step_at_start"), holder))
+    if run.model.exists():
+        return Line("training", "done")
+    if matching(run.checkpoints, "step-*.ckpt"):
+        return Line("training", "stopped", f"at step {_last_step(run):,}; the same command continues")
+    return Line("training", "missing")
+
+
+def _last_step(run: RunDir) -> int:
+    """Return the number of steps that are logged."""
+    file = run.train / "metrics.csv"
+    if not file.exists():
+        return 0
+    with file.open(newline="") as opened:
+        return max((int(row["step"]) + 1 for row in csv.DictReader(opened) if row["step"]), default=0)
+
+
+def _outputs(folder: Path) -> list[Path]:
+    """Return the finished names of the embedding files in a folder, complete or partial."""
+    files = matching(folder, "*.safetensors*")
+    names = {file.name.removesuffix(".partial") for file in files if not file.name.startswith(".")}
+    return [folder / name for name in sorted(names)]
+
+
+def _shards(part: str, folder: Path, ending: str) -> list[Line]:
+    """Return a line that counts the shards in a folder, and one for each that is unfinished."""
+    names = [file.name.removeprefix(".") for file in matching(folder, f"*{ending}*")]
+    counts = {int(match[2]) for name in names if (match := _SHARD.match(name))}
+    if not counts:
+        return [Line(part, "missing")]
+    lines = []
+    for count in sorted(counts):
+        files = [folder / f"{shard_name(number, count)}{ending}" for number in range(count)]
+        done = [file for file in files if file.exists()]
+        unfinished = [line for file in files if not file.exists() for line in _unfinished(file)]
+        begun = {line.part.strip() for line in unfinished}
+        missing = [number for number, file in enumerate(files) if not file.exists() and file.stem not in begun]
+        about = f"missing: {_ranges(missing)}" if missing else ""
+        lines += [Line(part, "done" if len(done) == count else f"{len(done)} of {count}", about), *unfinished]
+    return lines
+
+
+def _embeddings(part: str, file: Path) -> Line:
+    unfinished = [] if file.exists() else list(_unfinished(file))
+    return unfinished[0]._replace(part=part) if unfinished else Line(part, "done")
+
+
+def _unfinished(file: Path) -> Iterator[Line]:
+    """Yield a line if a process is writing the file, or has begun to."""
+    partial, holder = file.with_name(f"{file.name}.partial"), read_holder(file)
+    done, rows = rows_written(partial) if partial.exists() else (0, 0)
+    if holder is not None:
+        yield Line(f"  {file.stem}", "running", _progress("rows", done, rows, holder.get("rows_at_start"), holder))
+    elif partial.exists():
+        yield Line(f"  {file.stem}", "stopped", f"at {done:,} of {rows:,} rows; the same command continues")
+
+
+def _progress(unit: str, done: int, total: int | None, at_start: int | None, holder: Mapping[str, Any]) -> str:
+    """Return how much is done, how fast, how long it takes, where it runs and since when."""
+    parts = []
+    if total and at_start is not None:
+        parts.append(f"{done:,} of {total:,} {unit}")
+        seconds = (datetime.now().astimezone() - datetime.fromisoformat(holder["since"])).total_seconds()
+        if done > at_start and seconds > 0:
+            speed = (done - at_start) / seconds
+            parts.append(f"{speed:,.1f} {unit}/s, {math.ceil((total - done) / speed / 60):,} min left")
+    if holder:
+        job = f", SLURM job {holder['slurm_job']}" if holder.get("slurm_job") else ""
+        parts.append(f"on {holder['host']} (process {holder['process']}{job}) since {holder['since'][:16]}")
+    return ", ".join(parts)
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Return ascending numbers as in `0-3, 7`."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [number]
+        else:
+            ranges.append([number])
+    return ", ".join("-".join(map(str, ends)) for ends in ranges)
+
+
+def _failed_calls(run: RunDir) -> list[Line]:
+    """Return a line for each command line whose last call has failed."""
+    last: dict[tuple[str, ...], Line | None] = {}
+    for record in sorted(run.logs.glob("*/**/call.json")) if run.logs.is_dir() else ():
+        call, end = json.loads(record.read_bytes()), record.with_name("ended.json")
+        ended = json.loads(end.read_bytes()) if end.exists() else {}
+        line = None
+        if ended.get("exit_code") and ended.get("line"):
+            line = Line(f"last call of {call['command'][0]}", "failed", f"{ended['line']} (log: {record.parent})")
+        last[tuple(call["command"])] = line
+    return [line for line in last.values() if line is not None]
