@@ -110,6 +110,8 @@ def _program(command: str) -> list[str]:
     this = Path(sys.argv[0])
     if this.stem.removeprefix("dpr-") not in COMMANDS:  # a job of SLURM
         return ["python", f"{command}.py"]
+    if this.parent == Path(__file__).parent / "commands":  # python -m dpr_lightning.commands.train
+        return [f"dpr-{command}"]
     if this.suffix == ".py":
         return ["python", str(this.with_name(f"{command}.py"))]
     return [f"dpr-{command}"]

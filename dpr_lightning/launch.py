@@ -169,7 +169,7 @@ def _recall(command: str, config: Config) -> str:
 
 
 def _run_or_skip(task: Callable[[Config], str], config: Config) -> str:
-    """Run the task and name the next command; skip a finished output in a sweep, or if the config says so."""
+    """Run the task and name the next command; skip a finished output in a sweep, or where a script calls all stages."""
     try:
         with queued_again():
             text = task(config)
@@ -177,7 +177,7 @@ def _run_or_skip(task: Callable[[Config], str], config: Config) -> str:
         if HydraConfig.get().mode != RunMode.MULTIRUN and not config["skip_finished"]:
             raise
         return f"{error.path}: finished already, skipped"
-    following = next_command(task.__name__, config) if text else None
+    following = next_command(task.__name__, config) if text and not config["skip_finished"] else None
     return f"{text}\nnext: {following}" if following else text
 
 

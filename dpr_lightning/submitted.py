@@ -44,26 +44,32 @@ class JobError(UserError):
 
 @contextlib.contextmanager
 def passed_to_launching_command(folder: Path) -> Iterator[None]:
-    """In a job of submitit, give the line of a mistake to the launching command, and SLURM the exit code 1.
+    """In a job of submitit or Ray, give the line of a mistake to the launching command, and SLURM the exit code 1.
 
-    Submitit passes on exceptions alone. After SystemExit the launching command would wait for a result, without
-    accounting for ever. Hydra returns the exception as a result, after which submitit ends with exit code 0.
+    Both pass on exceptions alone. After SystemExit the launching command would wait for submitit's result, without
+    accounting for ever, and Ray would report a crash. Hydra returns the exception as a result, after which submitit
+    ends with exit code 0.
 
     Args:
         folder: The log folder of the job.
     """
-    if "SUBMITIT_EXECUTOR" not in os.environ:
+    if not {"SUBMITIT_EXECUTOR", "RAY_RAYLET_PID"} & os.environ.keys():
         yield
         return
     try:
         yield
     except ReportedMistake as end:
         (folder / _FAILURE).write_text(f"{end.line}\n")
-        atexit.register(_exit_with_failure)
+        _fail_at_exit()
         raise JobError(end.line, folder.parent) from None
     except Exception:
-        atexit.register(_exit_with_failure)
+        _fail_at_exit()
         raise
+
+
+def _fail_at_exit() -> None:
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        atexit.register(_exit_with_failure)
 
 
 def _exit_with_failure() -> None:
@@ -87,6 +93,11 @@ def failures_in_one_line() -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.startswith("submitit.") and (line := _of_submitit(str(error))):
             raise UserError(line) from None
+        if type(error).__module__.startswith("ray.exceptions"):
+            problem = str(error).partition("\n")[0]
+            raise UserError(
+                f"hydra/launcher: a job on Ray has died ({problem}). The same command runs only what is missing."
+            ) from None
         raise
     finally:
         lines = printed.getvalue().splitlines(keepends=True)

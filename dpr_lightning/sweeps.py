@@ -11,13 +11,13 @@ from omegaconf import DictConfig
 
 
 class ClosingLine(Callback):
-    """Prints how many jobs have ended and where their logs are; first what each said, if it ran on another machine."""
+    """Prints how many jobs have ended, where their logs are, and the results of jobs on other machines."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Read the record of each job's end."""
         folder = Path(config.hydra.sweep.dir)
         files = sorted(folder.glob("*/ended.json"), key=lambda file: (len(file.parent.name), file.parent.name))
         lines = [json.loads(file.read_bytes())["line"] for file in files]
-        if not config.hydra.launcher._target_.endswith(".BasicLauncher"):
+        if not config.hydra.launcher._target_.endswith((".BasicLauncher", ".JoblibLauncher")):
             print(*lines, sep="\n")
         print(f"{len(lines)} jobs have ended; their logs are in {folder}", flush=True)

@@ -120,11 +120,12 @@ def _comparable(text: str) -> str:
     return " ".join(text.replace("’", "'").split())
 
 
-def merge_rankings(files: list[Path], *, depth: int) -> Iterator[Ranking]:
+def merge_rankings(files: list[Path], *, depth: int, is_deep_enough: bool = False) -> Iterator[Ranking]:
     """Yield the `depth` best passages of each query over the rankings of all shards, given in corpus order.
 
     Equal scores rank by shard, then by rank in the shard: corpus order, as in the global search. One query at a time is
-    in memory. Warn if all shards' rankings are shorter than `depth`: they may be of a search less deep.
+    in memory. Warn if all shards' rankings are shorter than `depth`, which may mean that a search was less deep, unless the
+    shards are known to have no more passages (`is_deep_enough`).
 
     Raises:
         UserError: The files differ in their queries or tags, or have a passage twice; the message names them.
@@ -150,7 +151,7 @@ def merge_rankings(files: list[Path], *, depth: int) -> Iterator[Ranking]:
         for file, reader in zip(files[1:], readers[1:], strict=True):
             if (more := next(reader, None)) is not None:
                 raise UserError(f"{file} has query {more.qid} where {files[0]} ends. Search both shards again.")
-    if longest < depth:
+    if longest < depth and not is_deep_enough:
         _log.warning("depth=%d, but shards have %d passages per query: search them as deep", depth, longest)
 
 

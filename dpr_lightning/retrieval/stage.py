@@ -199,7 +199,8 @@ def reduce(run: RunDir, *, split: str, depth: int = 100, format: str = "trec", o
         certain = provenance.depth
         _log.warning("depth=%d, but a shard was searched to %d only: deeper ranks are not certain", depth, certain)
     describe = functools.partial(write_provenance, path, provenance)
-    count = write_rankings(path, merge_rankings(files, depth=depth), format=format, describe=describe)
+    merged = merge_rankings(files, depth=depth, is_deep_enough=provenance is not None)
+    count = write_rankings(path, merged, format=format, describe=describe)
     seconds = time.perf_counter() - start
     speed = f"{count / seconds:,.0f} queries/s"
     return f"{path}: {count:,} queries merged from {len(files)} shards in {seconds:,.1f} s ({speed})"
