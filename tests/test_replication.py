@@ -186,3 +186,19 @@ def test_mistakes_of_a_replication_are_one_line(tmp_path, monkeypatch):
         "--slurm: this machine has no sbatch"
     )
     assert not Path(tmp_path, "model").exists()
+
+
+def test_prepare_opens_everything_once(command, settings, world, tmp_path):
+    code, out, err = command("prepare", *settings)
+    assert (code, err) == (0, "")
+    rows = (
+        "data.train: 32 rows; data.dev: 8 rows; data.corpus: 40 rows; data.queries.test: 12 rows; data.qrels.test: 12"
+    )
+    assert out.splitlines()[-1] == f"{rows} questions"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["logs"]
+    code, out, _ = command("encode", *settings, f"model_dir={tmp_path}/none")
+    assert "checking" not in out  # the corpus is converted already
+    code, _, err = command("prepare", *settings, f"data.corpus={world}/none.jsonl")
+    assert code == 1 and err.startswith("data.corpus: there is no file") and err.count("\n") == 1
+    nothing = ["data.train=null", "data.corpus=null", "data.queries.test=null", "data.qrels.test=null"]
+    assert command("prepare", *settings, *nothing)[1].startswith("nothing to prepare")

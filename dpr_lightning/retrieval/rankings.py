@@ -124,8 +124,8 @@ def merge_rankings(files: list[Path], *, depth: int, is_deep_enough: bool = Fals
     """Yield the `depth` best passages of each query over the rankings of all shards, given in corpus order.
 
     Equal scores rank by shard, then by rank in the shard: corpus order, as in the global search. One query at a time is
-    in memory. Warn if all shards' rankings are shorter than `depth`, which may mean that a search was less deep, unless the
-    shards are known to have no more passages (`is_deep_enough`).
+    in memory. Warn if all shards' rankings are shorter than `depth`, which may mean that a search was less deep; not if
+    the shards are known to have no more passages (`is_deep_enough`).
 
     Raises:
         UserError: The files differ in their queries or tags, or have a passage twice; the message names them.
