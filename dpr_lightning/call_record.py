@@ -12,9 +12,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dpr_lightning.errors import ReportedMistake
 from dpr_lightning.files import atomic_write, write_json
 
 _PACKAGES = ("dpr_lightning", "torch", "pytorch-lightning", "transformers", "datasets", "faiss-cpu", "faiss-gpu")
@@ -66,6 +68,25 @@ def recorded_end(folder: Path) -> Iterator[dict[str, Any]]:
         with contextlib.suppress(OSError):  # a full disk, or a log folder that could not be made
             if folder.is_dir():
                 write_json(folder / "ended.json", {"ended": now, **end})
+
+
+@contextlib.contextmanager
+def forgotten_if_refused(folder: Path) -> Iterator[None]:
+    """After a user's mistake, delete the run folder if it has nothing but the log of this call, which then made it.
+
+    Args:
+        folder: The log folder of the call, `RUN/logs/COMMAND/TIME`.
+    """
+    try:
+        yield
+    except ReportedMistake:
+        logs, run = folder.parents[1], folder.parents[2]
+        is_alone = all(
+            list(parent.iterdir()) == [child] for child, parent in pairwise([folder, folder.parent, logs, run])
+        )
+        if logs.name == "logs" and is_alone and not run.is_symlink():
+            shutil.rmtree(run)
+        raise
 
 
 def _device() -> str:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dpr_lightning.arguments import Arguments, check_type, check_types
-from dpr_lightning.call_record import recorded_end, write_call_record
+from dpr_lightning.call_record import forgotten_if_refused, recorded_end, write_call_record
 from dpr_lightning.command_line import decoded_split, hydra_words, quoted, with_name
 from dpr_lightning.composition import config_folder
 from dpr_lightning.errors import FinishedError, UserError, report_user_errors
@@ -123,6 +123,7 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         job, folder = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
         with (
             passed_to_launching_command(folder),
+            forgotten_if_refused(folder),
             recorded_end(folder) as end,
             report(message=lambda error: _logged(error_message(error, config, task.__name__)), interrupted=interrupted),
             _restored_environment(),

@@ -78,6 +78,10 @@ class Replication:
         Whatever becomes of single jobs of the arrays `encode` and `search`, the jobs `rest` and `finish` do what these
         have not done.
         """
+        if self.config["trainer"]["devices"] == "auto":
+            raise UserError(
+                "trainer.devices: SLURM needs a number of processes, not auto. Set trainer=ddp, gpu or cpu."
+            )
         prepare = Job("prepare", [Command("prepare", [*self.options, *self.words])])
         if self.method == "bm25":
             return [prepare, Job("finish", self.in_sequence(), after={"afterok": ["prepare"]})]

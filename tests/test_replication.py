@@ -202,3 +202,22 @@ def test_prepare_opens_everything_once(command, settings, world, tmp_path):
     assert code == 1 and err.startswith("data.corpus: there is no file") and err.count("\n") == 1
     nothing = ["data.train=null", "data.corpus=null", "data.queries.test=null", "data.qrels.test=null"]
     assert command("prepare", *settings, *nothing)[1].startswith("nothing to prepare")
+
+
+def test_a_job_has_a_number_of_processes(tmp_path):
+    words = [f"run_dir={tmp_path}", "data=files"]  # with trainer=auto
+    ours = Replication(words, composed_values("train", words))
+    assert [command.name for command in ours.in_sequence()] == ["train", "encode", "encode", "search", "evaluate"]
+    with pytest.raises(UserError, match=r"^trainer\.devices: SLURM needs a number of processes, not auto\."):
+        ours.as_jobs()
+
+
+def test_a_refused_command_leaves_no_run_folder(command, settings, tmp_path):
+    run = tmp_path / "run"
+    code, _, err = command("search", *settings)
+    assert code == 1 and err.startswith(f"{run}/embeddings/query/test.safetensors does not exist.")
+    assert not run.exists()
+    (run / "model").mkdir(parents=True)
+    assert command("search", *settings)[0] == 1
+    (log,) = (run / "logs" / "search").glob("*/search.log")
+    assert "does not exist" in log.read_text()

@@ -11,12 +11,11 @@ from dpr_lightning.run_dir import RunDir
 def encode(config: Config) -> str:
     """Encode the shards of the corpus that do not exist yet, or with `side=query` the queries of a split."""
     from dpr_lightning.data.sources import open_corpus, open_queries
-    from dpr_lightning.encoding.devices import end_with_parent, find_devices
+    from dpr_lightning.encoding.devices import find_devices
     from dpr_lightning.encoding.stage import ShardEncoder, encode_passages, encode_passages_on_devices
     from dpr_lightning.model.bi_encoder import load_bi_encoder
     from dpr_lightning.model.settings import Settings
 
-    end_with_parent()
     run, side, split = RunDir(Path(config["run_dir"])), config["side"], config["split"]
     shard = None if config["shard"] == "all" else config["shard"]
     check_choice(side, "side", ["passage", "query"])
@@ -50,7 +49,7 @@ def encode(config: Config) -> str:
         return config.call(encode_passages, "", encoder=encoder, run=run, shard=shard)
 
     def on_one_device(worker: str) -> list[str]:
-        return this_command("dpr_lightning.commands.encode", worker, "devices=1")
+        return this_command("dpr_lightning.commands.encode_worker", worker, "devices=1")
 
     return config.call(encode_passages_on_devices, "", encoder=encoder, run=run, devices=devices, command=on_one_device)
 

@@ -1,7 +1,6 @@
 """The table of layouts: which fields the files of other programs have, and the rows that they become.
 
-A file's layout is the first one of its kind in `LAYOUTS` whose fields the file has; `format` restricts the choice to
-layouts of one name. A new layout is one more entry.
+A new layout is one more entry of `LAYOUTS`, and of `SHAPES` if it is a table without header. `recognize.py` chooses.
 """
 
 from __future__ import annotations
@@ -14,12 +13,9 @@ from typing import Any, Literal, NamedTuple
 import xxhash
 
 from dpr_lightning.data.blocks import Numbered, literal_list
-from dpr_lightning.data.containers import Sample, Table
 from dpr_lightning.data.grouping import consecutive_triples, judged_queries, relevant_passages
 from dpr_lightning.data.schema import InvalidRowError, Record
 from dpr_lightning.data.texts import Texts
-from dpr_lightning.data.unknown_layout import unknown_layout
-from dpr_lightning.errors import UserError, check_choice
 
 Kind = Literal["training", "queries", "corpus"]
 
@@ -83,11 +79,8 @@ def _fair_question(position: int, record: Record, texts: Texts) -> Record:
     """Number questions from 0, as other programs number the lines of FAIR's question files."""
     query_id = record.get("query_id")
     given = {"query_id": str(position) if query_id is None else query_id}
-    return given | {ours: record[ours] for ours in ("query", "answers") if ours in record} | _renamed_question(record)
-
-
-def _renamed_question(record: Record) -> Record:
-    return {"query": record["question"]} if "question" in record else {}
+    names = (("query", "query"), ("question", "query"), ("answer", "answers"), ("answers", "answers"))
+    return given | {ours: record[theirs] for theirs, ours in names if theirs in record}
 
 
 def _fair_training(position: int, record: Record, texts: Texts) -> Record:
@@ -213,7 +206,7 @@ LAYOUTS = (
 FORMATS = tuple(dict.fromkeys(layout.name for layout in LAYOUTS))
 
 
-class _Shape(NamedTuple):
+class Shape(NamedTuple):
     """A table without header: its columns, whether quotes enclose fields, and how its first line is recognized."""
 
     kind: Kind
@@ -226,65 +219,12 @@ def _has_digit(cells: list[str]) -> bool:
     return any(character.isdigit() for character in cells[0])
 
 
-_SHAPES = (
-    _Shape("corpus", ("pid", "passage"), _has_digit),
-    _Shape("corpus", ("docid", "url", "title", "text"), lambda cells: cells[1].startswith("http")),
-    _Shape("queries", ("question", "answers"), lambda cells: isinstance(literal_list(cells[1]), list), quoted=True),
-    _Shape("queries", ("qid", "query"), _has_digit),
-    _Shape("training", _TRIPLE, lambda cells: all(cell.isdigit() for cell in cells)),
-    _Shape("training", ("query", "positive", "negative"), lambda cells: all(" " in cell for cell in cells)),
-    _Shape("training", ("query-id", "iteration", "corpus-id", "score"), lambda cells: cells[3].strip("-").isdigit()),
+SHAPES = (
+    Shape("corpus", ("pid", "passage"), _has_digit),
+    Shape("corpus", ("docid", "url", "title", "text"), lambda cells: cells[1].startswith("http")),
+    Shape("queries", ("question", "answers"), lambda cells: isinstance(literal_list(cells[1]), list), quoted=True),
+    Shape("queries", ("qid", "query"), _has_digit),
+    Shape("training", _TRIPLE, lambda cells: all(cell.isdigit() for cell in cells)),
+    Shape("training", ("query", "positive", "negative"), lambda cells: all(" " in cell for cell in cells)),
+    Shape("training", ("query-id", "iteration", "corpus-id", "score"), lambda cells: cells[3].strip("-").isdigit()),
 )
-
-
-def choose_layout(
-    file: Path, sample: Sample, kind: Kind, *, name: str, format: str | None = None
-) -> tuple[Layout, Table | None]:
-    """Return the layout of a file, and if it is a table, how to read it.
-
-    Args:
-        file: The file, for messages.
-        sample: Its start.
-        kind: What the file must have.
-        name: The argument that the file comes from, for messages.
-        format: Allow only layouts of this name.
-
-    Raises:
-        UserError: The file has none of the layouts; the message names its fields and the accepted ones.
-    """
-    check_choice(format, "format", [None, *FORMATS])
-    layouts = [layout for layout in LAYOUTS if layout.kind == kind and format in (None, layout.name)]
-    if not layouts:
-        others = ", ".join(dict.fromkeys(layout.name for layout in LAYOUTS if layout.kind == kind))
-        raise UserError(f"format: '{format}' has no {kind} files. Set `format` to null or one of: {others}.")
-    if sample.delimiter:
-        for columns, header, quoted in _readings(sample, kind, forced=format is not None):
-            for layout in layouts:
-                if layout.matches(columns):
-                    return layout, Table(columns, sample.delimiter, header, quoted)
-        raise unknown_layout(file, sample.cells, layouts, LAYOUTS, name=name)
-    objects = [record for record in sample.records if isinstance(record, dict)]
-    for record in objects:
-        for layout in layouts:
-            if layout.matches(list(record)):
-                return layout, None
-    for layout in layouts:  # some rows lack a field of the layout; the schema will name them
-        if not objects or any(_own_fields(layout) & record.keys() for record in objects):
-            return layout, None
-    raise unknown_layout(file, list(objects[0]), layouts, LAYOUTS, name=name)
-
-
-def _own_fields(layout: Layout) -> set[str]:
-    """Return the fields that no other program uses in another meaning."""
-    return {option for field in layout.fields for option in field.split("|")} - {"text", "id"}
-
-
-def _readings(sample: Sample, kind: Kind, *, forced: bool) -> Iterator[tuple[tuple[str, ...], bool, bool]]:
-    """Yield the possible (names of columns, header, quoted) of a table, the likeliest first."""
-    yield tuple(cell.strip() for cell in sample.cells), True, True
-    shapes = [shape for shape in _SHAPES if shape.kind == kind]
-    for certain in (True, False) if forced else (True,):
-        for shape in shapes:
-            cells = sample.cells if shape.quoted or sample.delimiter == "," else sample.raw_cells
-            if len(cells) == len(shape.names) and (not certain or shape.recognizes(cells)):
-                yield shape.names, False, shape.quoted

@@ -16,8 +16,9 @@ import datasets
 from dpr_lightning.data.cache import CacheEntry, Facts, content_hash
 from dpr_lightning.data.containers import read_sample
 from dpr_lightning.data.convert import Input, Problems, convert
-from dpr_lightning.data.layouts import Kind, choose_layout
+from dpr_lightning.data.layouts import Kind
 from dpr_lightning.data.readers import find_files
+from dpr_lightning.data.recognize import choose_layout
 from dpr_lightning.data.schema import CORPUS, QUERIES, TRAINING, Schema
 from dpr_lightning.data.texts import Texts
 from dpr_lightning.errors import UserError, check_choice

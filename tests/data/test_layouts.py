@@ -308,6 +308,19 @@ def test_an_unknown_layout_names_its_fields_and_the_accepted_ones(tmp_path, name
     )
 
 
+@pytest.mark.parametrize(("name", "delimiter"), [("c.csv", ","), ("c.tsv", "\t")])
+def test_a_column_that_appears_twice_is_refused(tmp_path, name, delimiter):
+    file = text(tmp_path / name, delimiter.join(["docid", "text", "text"]) + "\n" + delimiter.join("1ab") + "\n")
+    assert message_of(open_corpus, str(file)) == (
+        f"corpus: {file} has the column text twice in its header. Rename or remove one."
+    )
+
+
+def test_the_answer_of_open_questions_is_a_list(tmp_path):
+    file = text(tmp_path / "q.jsonl", '{"question": "who", "answer": ["a", "b"]}\n')
+    assert open_queries(str(file)).rows.to_list() == [{"query_id": "0", "query": "who", "answers": ["a", "b"]}]
+
+
 def test_a_file_of_another_kind_is_recognized(tmp_path):
     file = text(tmp_path / "c.jsonl", '{"query_id": "1", "query": "x", "positive_passages": []}\n')
     expected = "It looks like queries in the format tevatron, not a corpus."

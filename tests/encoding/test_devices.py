@@ -124,6 +124,15 @@ def test_no_worker_outlives_its_parent(tmp_path, number):
     assert process.returncode not in (0, -signal.SIGALRM)
 
 
+def test_a_worker_ends_with_its_parent_while_it_imports(tmp_path):
+    """The parent has ended before the worker starts, and a module that the command needs would never be loaded."""
+    (tmp_path / "hydra").mkdir()
+    (tmp_path / "hydra" / "__init__.py").write_text("import signal; signal.alarm(60); signal.pause()")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "DPR_LIGHTNING_WORKER": "1"}
+    command = [sys.executable, "-m", "dpr_lightning.commands.encode_worker"]
+    assert subprocess.run(command, stdin=subprocess.DEVNULL, env=environment).returncode == 1
+
+
 @needs_no_gpu
 @pytest.mark.skipif(len(devices_or_none(2)) < 2, reason="one core")
 def test_workers_encode_the_shards_of_one_process(command, settings, tiny_model, tmp_path):
