@@ -30,8 +30,8 @@ def hydra_words(words: list[str]) -> list[str]:
     """Return the command line in Hydra's grammar.
 
     `-m` may stand anywhere, `data.queries` and `data.qrels` take splits of any name, and keys whose values are text
-    take any characters. In a sweep, the name of a job is made of what varies alone (and of `experiment` only where it
-    does not name the run folder).
+    take any characters. In a sweep, the name of a job is made of what varies alone. What names the run folder is left
+    out: `run_dir`, and `experiment` where neither `run_dir` nor `name` is set.
 
     Raises:
         UserError: A value that Hydra cannot read, or a launcher without a sweep; the message names the key.
@@ -50,8 +50,9 @@ def hydra_words(words: list[str]) -> list[str]:
         return words
     if launcher and launcher.startswith("hydra/launcher=slurm") and not shutil.which("srun"):
         raise UserError("hydra/launcher: this machine has no srun. Leave it out, or run this on a SLURM machine.")
-    fixed = {override.key_or_group for override in overrides if not override.is_sweep_override()} | {"overwrite"}
-    if "run_dir" not in fixed:
+    fixed = {override.key_or_group for override in overrides if not override.is_sweep_override()}
+    fixed |= {"overwrite", "run_dir"}
+    if not any(override.key_or_group in ("run_dir", "name") for override in overrides):
         fixed.add("experiment")
     rest = [word for word in words if word not in _MULTIRUN]
     return ["-m", *rest, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(fixed))}]"]

@@ -65,7 +65,8 @@ def submit(jobs: Sequence[Job], logs: Path, settings: Callable[[Job], Mapping[st
     numbers: dict[str, str] = {}
     try:
         for job in jobs:
-            numbers[job.name] = _sbatch(job, _options(job, logs, settings(job), numbers), settings(job))
+            launcher = settings(job)
+            numbers[job.name] = _sbatch(job, _options(job, logs, launcher, numbers), launcher)
     except BaseException:
         if numbers:
             subprocess.run(["scancel", *numbers.values()], check=False)
@@ -79,7 +80,7 @@ def _active(logs: Path) -> list[str]:
     file = logs / "jobs.json"
     if not file.exists():
         return []
-    queued = _slurm(["squeue", "--noheader", "--format=%F"]).split()
+    queued = _slurm(["squeue", "--me", "--noheader", "--format=%F"]).split()
     return [number for number in json.loads(file.read_text()).values() if number in queued]
 
 

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -28,7 +27,7 @@ from dpr_lightning.command_line import decoded_split, hydra_words, quoted, with_
 from dpr_lightning.composition import config_folder
 from dpr_lightning.errors import FinishedError, UserError, report_user_errors
 from dpr_lightning.guidance import error_message, next_command
-from dpr_lightning.run_dir import RunDir
+from dpr_lightning.run_dir import RunDir, folder_name
 from dpr_lightning.slurm import queued_again
 from dpr_lightning.submitted import failures_in_one_line, passed_to_launching_command
 from dpr_lightning.training_config import recall_settings
@@ -211,9 +210,8 @@ def training_run(config: Config) -> RunDir:
     job = HydraConfig.get()
     folder = Path(config["run_dir"])
     if job.mode == RunMode.MULTIRUN:
-        varied = job.job.override_dirname
-        if varied and "run_dir-" not in varied:
-            folder /= re.sub(r"[^\w.+-]+", "_", varied)
+        if job.job.override_dirname:
+            folder /= folder_name(job.job.override_dirname)
         sys.argv[1:] = [*job.overrides.task, f"run_dir={quoted(str(folder))}"]
         config.resolve(run_dir=str(folder))
     return RunDir(folder)

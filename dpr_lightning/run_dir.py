@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import xxhash
+
 from dpr_lightning.errors import UserError
 
 RANKING_ENDINGS = {"trec": ".trec", "text": ".txt"}
@@ -18,10 +20,25 @@ METHODS = ("exact", "index", *TEXT_METHODS)
 """All search methods."""
 
 
+_LONGEST_NAME = 100  # characters of a folder's name
+
+
 def shard_name(shard: int, num_shards: int) -> str:
     """Return the name of a shard's file without its ending, such as `05-of-20`."""
     width = max(2, len(str(num_shards)))
     return f"{shard:0{width}d}-of-{num_shards:0{width}d}"
+
+
+def folder_name(settings: str) -> str:
+    """Return the name of the folder of a sweep's job, which is short and not the name for other settings.
+
+    Args:
+        settings: What the job varies, such as `optimizer.lr-1e-05+seed-7`.
+    """
+    name = re.sub(r"[^\w.+-]+", "_", settings)
+    if name == settings and len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 9]}-{xxhash.xxh3_64_hexdigest(settings.encode())[:8]}"
 
 
 def _plain(split: str) -> str:

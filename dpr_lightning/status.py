@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -139,10 +140,16 @@ def _failed_calls(run: RunDir) -> list[Line]:
     """Return a line for each command line whose last call has failed."""
     last: dict[tuple[str, ...], Line | None] = {}
     for record in sorted(run.logs.glob("*/**/call.json")) if run.logs.is_dir() else ():
-        call, end = json.loads(record.read_bytes()), record.with_name("ended.json")
-        ended = json.loads(end.read_bytes()) if end.exists() else {}
-        line = None
-        if ended.get("exit_code") and ended.get("line"):
-            line = Line(f"last call of {call['command'][0]}", "failed", f"{ended['line']} (log: {record.parent})")
-        last[tuple(call["command"])] = line
+        call, ended, line = _read(record), _read(record.with_name("ended.json")), None
+        words = tuple(call.get("command", ()))
+        if words and ended.get("exit_code") and ended.get("line"):
+            line = Line(f"last call of {words[0]}", "failed", f"{ended['line']} (log: {record.parent})")
+        last[words] = line
     return [line for line in last.values() if line is not None]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the content of a record, or nothing if it does not exist or is being written."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(file.read_bytes()))
+    return {}

@@ -63,7 +63,9 @@ def test_splits_of_any_name_are_added():
 def test_a_sweep_names_its_jobs_after_what_varies():
     words = hydra_words(["seed=1,2", "-m", "run_dir=it's", "split=2019,dev"])
     assert words[:4] == ["-m", "seed=1,2", r"run_dir='it\'s'", "split='2019','dev'"]
-    assert words[4].endswith("exclude_keys=[experiment,overwrite,run_dir]") or "run_dir" in words[4]
+    assert words[4].endswith("exclude_keys=[overwrite,run_dir]")
+    assert hydra_words(["-m", "experiment=nq,wq"])[-1].endswith("exclude_keys=[experiment,overwrite,run_dir]")
+    assert hydra_words(["-m", "experiment=nq,wq", "name=x"])[-1].endswith("exclude_keys=[name,overwrite,run_dir]")
 
 
 def test_an_index_with_commas_is_one_value_in_a_sweep():

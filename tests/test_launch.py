@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from importlib.metadata import version
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support.metrics import logged_rows
 from support.world import ROOT, settings_of, training_row, write_jsonl
 
@@ -18,6 +21,7 @@ from dpr_lightning import open_embeddings
 from dpr_lightning.evaluation.output import read_metrics
 from dpr_lightning.guidance import closest_key
 from dpr_lightning.overrides import COMMANDS
+from dpr_lightning.run_dir import folder_name
 
 OWN_DATA = {
     "train": "train.jsonl.gz",
@@ -235,6 +239,26 @@ def test_a_sweep_over_two_settings_names_both(command, settings, tmp_path):
     assert command("train", "-m", *settings)[0] == 0
     names = {path.name for path in (tmp_path / "run").iterdir()} - {"logs"}
     assert names == {f"data.passages_per_query-{count}+seed-{seed}" for count in (2, 3) for seed in (7, 8)}
+
+
+def test_jobs_of_a_sweep_never_share_a_run_folder(command, settings, tiny_model, tmp_path):
+    """Names that differ only in characters that a folder's name cannot have, and run folders that vary themselves."""
+    for name in ("a/b", "a_b"):
+        shutil.copytree(tiny_model, tmp_path / "models" / name)
+    settings = [word for word in settings if not word.startswith(("model.", "run_dir="))]
+    models = f"model.name_or_path={tmp_path}/models/a/b,{tmp_path}/models/a_b"
+    runs = f"run_dir={tmp_path}/one,{tmp_path}/two"
+    assert command("train", "-m", *settings, "trainer.max_steps=1", models, runs, "seed=7,8")[0] == 0
+    for run in (tmp_path / "one", tmp_path / "two"):
+        folders = [path for path in run.iterdir() if path.name != "logs"]
+        assert len(folders) == 4 and all((folder / "model" / "config.json").exists() for folder in folders)
+        assert max(len(folder.name) for folder in folders) <= 100
+
+
+@given(st.lists(st.text(min_size=1), min_size=2, max_size=2, unique=True))
+def test_different_settings_have_different_folders(settings):
+    one, other = map(folder_name, settings)
+    assert one != other and "/" not in one and len(one) <= 100
 
 
 def test_a_sweep_of_one_uses_the_run_folder_itself(command, settings, tmp_path):
