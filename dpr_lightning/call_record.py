@@ -81,11 +81,10 @@ def forgotten_if_refused(folder: Path) -> Iterator[None]:
         yield
     except ReportedMistake:
         logs, run = folder.parents[1], folder.parents[2]
-        is_alone = all(
-            list(parent.iterdir()) == [child] for child, parent in pairwise([folder, folder.parent, logs, run])
-        )
-        if logs.name == "logs" and is_alone and not run.is_symlink():
-            shutil.rmtree(run)
+        if logs.name == "logs" and not run.is_symlink():
+            path = [folder, folder.parent, logs, run]
+            if all(list(parent.iterdir()) == [child] for child, parent in pairwise(path)):
+                shutil.rmtree(run)
         raise
 
 

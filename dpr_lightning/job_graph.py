@@ -96,7 +96,8 @@ def _options(job: Job, logs: Path, settings: Mapping[str, Any], numbers: Mapping
     after = [f"{kind}:{':'.join(numbers[name] for name in names)}" for kind, names in job.after.items()]
     if after:
         options |= {"dependency": ",".join(after), "kill-on-invalid-dep": "yes"}
-    return ["--requeue", *(f"--{name}={value}" for name, value in options.items() if value is not None)]
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    return ["--requeue", *(f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items())]
 
 
 def _sbatch(job: Job, options: Sequence[str], settings: Mapping[str, Any]) -> str:
