@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Sweep
 from hydra.errors import HydraException
 
+from dpr_lightning.config_folders import experiment_file
 from dpr_lightning.errors import UserError
 
 _MULTIRUN = ("-m", "--multirun")
@@ -59,10 +60,15 @@ def hydra_words(words: list[str]) -> list[str]:
 
 
 def with_name(words: list[str]) -> list[str]:
-    """Name a run after its folder, or else after its data, where neither the user nor an experiment names it."""
+    """Name a run after its experiment, its folder or its data, where neither the user nor the experiment names it."""
     values = dict(word.split("=", 1) for word in words if "=" in word and not word.startswith("-"))
-    if {"name", "experiment"} & values.keys():
+    experiment = values.get("experiment")
+    if "name" in values or experiment == "null":
         return words
+    if experiment is not None:
+        file = experiment_file(experiment, words)
+        is_named = file is None or re.search("^name:", file.read_text(errors="replace"), re.MULTILINE)
+        return words if is_named else [f"name={PurePath(experiment).name}", *words]
     named_after = values.get("run_dir", values.get("data", ""))
     is_sweep = "," in named_after and any(word in _MULTIRUN for word in words)
     name = PurePath(named_after).name

@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dpr_lightning.arguments import Arguments
 from dpr_lightning.command_line import typed_word
-from dpr_lightning.composition import composed, config_folder
+from dpr_lightning.composition import composed
+from dpr_lightning.config_folders import config_dir_option, config_folder
 from dpr_lightning.files import matching
 from dpr_lightning.overrides import COMMANDS, is_kept
 from dpr_lightning.run_dir import RunDir
@@ -96,13 +97,14 @@ def command_line(command: str, config: Arguments, *overrides: str, is_recalled: 
     if job.mode == RunMode.MULTIRUN and any(word.startswith("run_dir=") for word in words):
         words = [f"run_dir={config.select('run_dir')}" if word.startswith("run_dir=") else word for word in words]
     run_dir, name = config.select("run_dir"), f"name={config.select('name')}"
-    if name in words and Path(run_dir).name == config.select("name") and any(w.startswith("run_dir=") for w in words):
+    is_clear = Path(run_dir).name == config.select("name") and any(word.startswith("run_dir=") for word in words)
+    if name in words and (is_clear or f"experiment={config.select('name')}" in words):
         words.remove(name)
     if is_recalled and not any(word.startswith("experiment=") for word in words):
         words = [word for word in words if not re.match(r"(?:data|data\..+|num_shards)=", word)]
     given = {word.partition("=")[0] for word in overrides}
     words = [word for word in words if is_kept(word.partition("=")[0], command) and word.partition("=")[0] not in given]
-    return shlex.join([*_program(command), *_config_dir(sys.argv[1:]), *words, *overrides]).replace("'…'", "…")
+    return shlex.join([*_program(command), *config_dir_option(sys.argv[1:]), *words, *overrides]).replace("'…'", "…")
 
 
 def _program(command: str) -> list[str]:
@@ -115,16 +117,6 @@ def _program(command: str) -> list[str]:
     if this.suffix == ".py":
         return ["python", str(this.with_name(f"{command}.py"))]
     return [f"dpr-{command}"]
-
-
-def _config_dir(words: Sequence[str]) -> list[str]:
-    for option in ("--config-dir", "-cd"):
-        for position, word in enumerate(words):
-            if word == option:
-                return list(words[position : position + 2])
-            if word.startswith(f"{option}="):
-                return [word]
-    return []
 
 
 def next_command(command: str, config: Arguments) -> str | None:

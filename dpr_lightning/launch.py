@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.call_record import forgotten_if_refused, recorded_end, write_call_record
 from dpr_lightning.command_line import decoded_split, hydra_words, quoted, with_name
-from dpr_lightning.composition import config_folder
+from dpr_lightning.config_folders import config_folder
 from dpr_lightning.errors import FinishedError, UserError, report_user_errors
 from dpr_lightning.guidance import error_message, next_command
 from dpr_lightning.run_dir import RunDir, folder_name

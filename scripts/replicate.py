@@ -46,7 +46,7 @@ def main() -> None:
     mistakes = (HydraException, OmegaConfBaseException)
     with report_user_errors(*mistakes, message=lambda error: error_message(error, Arguments({}), "train")):
         options = [f"--config-dir={args.config_dir}"] if args.config_dir else []
-        replication = Replication(words, composed_values("train", words, args.config_dir), options)
+        replication = Replication(words, composed_values("train", [*options, *words]), options)
         if not args.slurm:
             sys.exit(_run(replication))
 
@@ -54,7 +54,7 @@ def main() -> None:
             launcher = args.gpu_launcher if job.is_gpu_job else args.cpu_launcher
             command = "train" if job.name == "train" else "encode"  # every other command runs in one process
             own = words if job.name == "train" else []
-            return launcher_values(launcher, command, [*own, *for_launcher], args.config_dir)
+            return launcher_values(launcher, command, [*options, *own, *for_launcher])
 
         _submit(replication, settings)
 

@@ -72,6 +72,18 @@ def test_an_index_with_commas_is_one_value_in_a_sweep():
     assert hydra_words(["-m", "index=HNSW32,Flat"])[1] == "index='HNSW32,Flat'"
 
 
+def test_an_experiment_that_does_not_name_the_run_gives_it_its_own_name(tmp_path):
+    """Otherwise the run would be that of the base config, runs/nq."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 1\n")
+    (tmp_path / "experiment" / "named.yaml").write_text("# @package _global_\nname: other\n")
+    for option in ([f"--config-dir={tmp_path}"], ["-cd", str(tmp_path)]):
+        assert with_name([*option, "experiment=mine"]) == ["name=mine", *option, "experiment=mine"]
+        assert with_name([*option, "experiment=named"]) == [*option, "experiment=named"]
+        assert with_name([*option, "experiment=mine", "name=x"]) == [*option, "experiment=mine", "name=x"]
+    assert with_name(["experiment=nq_untie"]) == ["experiment=nq_untie"]
+
+
 @pytest.mark.parametrize("word", ["topk=[1,5", "optimizer.lr=a=b:", "seed='1"])
 def test_a_value_that_hydra_cannot_read_is_named(word):
     with pytest.raises(UserError, match="is not a value that Hydra can read") as caught:

@@ -221,3 +221,18 @@ def test_a_refused_command_leaves_no_run_folder(command, settings, tmp_path):
     assert command("search", *settings)[0] == 1
     (log,) = (run / "logs" / "search").glob("*/search.log")
     assert "does not exist" in log.read_text()
+
+
+def test_a_folder_of_own_configs_gives_experiments_and_launchers(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - override /trainer: ddp\n")
+    (tmp_path / "hydra" / "launcher").mkdir(parents=True)
+    site = "defaults:\n  - slurm_gpu\n  - _self_\n\npartition: a100\n"
+    (tmp_path / "hydra" / "launcher" / "site.yaml").write_text(site)
+    option = f"--config-dir={tmp_path}"
+    words = [option, "experiment=mine"]
+    assert composed_values("train", words)["run_dir"] == "runs/mine"
+    settings = launcher_values("site", "train", words)
+    assert (settings["partition"], settings["tasks_per_node"]) == ("a100", 4)
+    ours = Replication(words[1:], composed_values("train", words), [option])
+    assert all(command.overrides[:2] == words for job in ours.as_jobs() for command in job.commands)
