@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from dpr_lightning.config_folders import experiment_file
 from dpr_lightning.errors import UserError
 
+_BASE = "nq"  # the experiment that the base config is, and the name in it
 _MULTIRUN = ("-m", "--multirun")
 _GROUPS = ("experiment", "data", "model", "model/lora", "loss", "optimizer", "scheduler", "trainer", "logger")
 _ADDED_KEY = re.compile(
@@ -63,7 +64,7 @@ def with_name(words: list[str]) -> list[str]:
     """Name a run after its experiment, its folder or its data, where neither the user nor the experiment names it."""
     values = dict(word.split("=", 1) for word in words if "=" in word and not word.startswith("-"))
     experiment = values.get("experiment")
-    if "name" in values or experiment == "null":
+    if "name" in values or experiment in ("null", _BASE):
         return words
     if experiment is not None:
         file = experiment_file(experiment, words)
