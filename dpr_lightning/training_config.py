@@ -38,6 +38,18 @@ def check_training_config(
     check_fingerprints(began, fingerprints, run.training_config, state=state)
 
 
+def check_finished_training(values: Mapping[str, Any], run: RunDir) -> None:
+    """Raise UserError if a finished training in the run folder had settings that would give another result.
+
+    A setting of the trainer that is `auto` may have had any value. The content of data and model is not compared.
+    """
+    if not (run.model.exists() and run.training_config.exists()):
+        return
+    saved = _read_training_config(run.training_config, "Restore the file, or choose another run_dir")["trainer"]
+    trainer = {key: saved.get(key, value) if value == "auto" else value for key, value in values["trainer"].items()}
+    check_training_config({**values, "trainer": trainer}, run, {}, state="finished")
+
+
 def recall_settings(values: dict[str, Any], run: RunDir, overrides: Sequence[str]) -> list[str]:
     """Take the settings of data, model and shards that nothing has named from the run's training.
 

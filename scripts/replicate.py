@@ -29,6 +29,7 @@ from dpr_lightning.errors import report_user_errors
 from dpr_lightning.guidance import error_message
 from dpr_lightning.job_graph import submit
 from dpr_lightning.replication import Job, Replication
+from dpr_lightning.training_config import check_finished_training
 
 
 def main() -> None:
@@ -71,6 +72,7 @@ def _run(replication: Replication) -> int:
 
 def _submit(replication: Replication, settings: Callable[[Job], dict]) -> None:
     """Submit the jobs that are still to be done, and print them."""
+    check_finished_training(replication.config, replication.run)
     jobs, logs = replication.as_jobs(), replication.run.logs / "slurm"
     numbers = submit(jobs, logs, settings)
     table = Table("job", "number", "starts after")

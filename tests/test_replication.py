@@ -174,6 +174,9 @@ def test_a_replication_on_this_machine_continues_after_a_failure(settings, tmp_p
     assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == model
     code, out, _ = run_script("replicate", *words, "optimizer.lr=1")
     assert (code, ran[9:]) == (1, ["train"])
+    monkeypatch.setenv("PATH", "")
+    for mistake, start in (("optimizer.lr=1", "optimizer.lr: is 1"), ("depth=20", "--slurm: this machine has no ")):
+        assert assert_mistake(run_script("replicate", *words, mistake, "--slurm")).startswith(start)
 
 
 def test_mistakes_of_a_replication_are_one_line(tmp_path, monkeypatch):
