@@ -81,7 +81,7 @@ def forgotten_if_refused(folder: Path) -> Iterator[None]:
         yield
     except ReportedMistake:
         logs, run = folder.parents[1], folder.parents[2]
-        if logs.name == "logs" and not run.is_symlink():
+        if logs.name == "logs" and not run.is_symlink() and run not in (Path.cwd(), *Path.cwd().parents):
             path = [folder, folder.parent, logs, run]
             if all(list(parent.iterdir()) == [child] for child, parent in pairwise(path)):
                 shutil.rmtree(run)

@@ -34,8 +34,8 @@ run() {{
     srun --kill-on-bad-exit=1 "$@"
     code=$?
     [ $code -eq 0 ] && return
-    # A mistake ends with 1. A kill from outside, for want of memory say, ends above 128: again, up to three times.
-    [ $code -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 3 ] && scontrol requeue "$SLURM_JOB_ID"
+    # A bus error, a kill for want of memory, a crash: again, up to three times. Other signals are those of SLURM.
+    case $code in 135|137|139) [ "${{SLURM_RESTART_COUNT:-0}}" -lt 3 ] && scontrol requeue "$SLURM_JOB_ID" ;; esac
     exit $code
 }}
 {commands}
@@ -67,11 +67,11 @@ def submit(jobs: Sequence[Job], logs: Path, settings: Callable[[Job], Mapping[st
         for job in jobs:
             launcher = settings(job)
             numbers[job.name] = _sbatch(job, _options(job, logs, launcher, numbers), launcher)
+            write_json(logs / "jobs.json", numbers)
     except BaseException:
         if numbers:
             subprocess.run(["scancel", *numbers.values()], check=False)
         raise
-    write_json(logs / "jobs.json", numbers)
     return numbers
 
 

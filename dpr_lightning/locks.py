@@ -37,7 +37,8 @@ def exclusive_lock(path: Path, *, remedy: str = "Wait for it to end") -> Iterato
     except Timeout:
         raise LockedError(f"{path} is being written by another process. {remedy}.") from None
     try:
-        describe_holder(path)
+        job = os.environ.get("SLURM_JOB_ID")
+        _write_holder(path, {"host": socket.gethostname(), "process": os.getpid(), "slurm_job": job})
         yield
     finally:
         _holder_file(path).unlink(missing_ok=True)
@@ -46,16 +47,19 @@ def exclusive_lock(path: Path, *, remedy: str = "Wait for it to end") -> Iterato
 
 
 def describe_holder(path: Path, **facts: Any) -> None:
-    """Write which process holds the lock of `path`, and facts about its work, for `read_holder`."""
+    """Tell `read_holder` facts about the work that begins now, if this process has locked `path`."""
+    with contextlib.suppress(OSError, ValueError):
+        _write_holder(path, json.loads(_holder_file(path).read_bytes()) | facts)
+
+
+def _write_holder(path: Path, holder: dict[str, Any]) -> None:
     since = datetime.now().astimezone().isoformat(timespec="seconds")
-    job = os.environ.get("SLURM_JOB_ID")
-    holder = {"host": socket.gethostname(), "process": os.getpid(), "slurm_job": job, "since": since}
     with contextlib.suppress(OSError):  # a full disk is reported by what is written next
-        write_json(_holder_file(path), holder | facts)
+        write_json(_holder_file(path), holder | {"since": since})
 
 
 def read_holder(path: Path) -> dict[str, Any] | None:
-    """Return what `describe_holder` wrote, if a living process holds the lock of `path`, and None otherwise."""
+    """Return the process that has locked `path`: host, process, slurm_job, since when, and facts; None if none has."""
     import fcntl  # not on Windows
 
     with contextlib.suppress(FileNotFoundError), _lock_file(path).open() as file:

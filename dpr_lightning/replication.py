@@ -99,16 +99,15 @@ class Replication:
         if not self.run.query_embeddings(self.split).exists():
             jobs.append(Job("queries", [self._command("encode", "side=query")], True, after))
             encoding.append("queries")
-        if encoding:
-            jobs.append(Job("rest", self._encoding(count), True, {**after, "afterany": encoding}))
-            start = "rest"
-        ending = {"afterok": [start]}
+        ended = {"afterany": encoding} if encoding else {}
+        jobs.append(Job("rest", self._encoding(count), bool(encoding), {**after, **ended}))  # checks what exists
+        ending = {"afterok": ["rest"]}
         to_search = [n for n in shards if not self.run.shard_ranking(self.split, n, num_shards, self._format).exists()]
         if self._searches_shards and to_search:
             pairwise = to_encode == to_search and "queries" in encoding
-            after = {"aftercorr": ["encode"], "afterok": ["queries"]} if pairwise else {"afterok": [start]}
+            after = {"aftercorr": ["encode"], "afterok": ["queries"]} if pairwise else ending
             jobs.append(Job("search", [self._command("search", count, SHARD)], False, after, to_search))
-            ending |= {"afterany": ["search"]}
+            ending = {**ending, "afterany": ["search"]}
         return [*jobs, Job("finish", self._ending(count), after=ending)]
 
     def num_shards(self) -> int:
