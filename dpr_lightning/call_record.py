@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dpr_lightning.errors import ReportedMistake
+from dpr_lightning.errors import FinishedError, ReportedMistake
 from dpr_lightning.files import atomic_write, write_json
 
 _PACKAGES = ("dpr_lightning", "torch", "pytorch-lightning", "transformers", "datasets", "faiss-cpu", "faiss-gpu")
@@ -52,13 +52,18 @@ def write_call_record(folder: Path, command: Sequence[str], settings: str) -> No
 def recorded_end(folder: Path) -> Iterator[dict[str, Any]]:
     """Write `ended.json` (time, exit code, last line) into the log folder of a call when the block ends.
 
-    The file is missing where the process was killed. The block sets the line of a success in the yielded dictionary.
+    The file is not written if the process is killed. The block sets the line of a success in the yielded dictionary.
     """
     end: dict[str, Any] = {"exit_code": 0, "line": ""}
     try:
         yield end
+    except ReportedMistake as mistake:
+        is_finished = isinstance(mistake.__cause__, FinishedError)
+        end |= {"exit_code": 1, "line": mistake.line, "is_finished": is_finished}
+        _tell_job(folder, mistake.line)
+        raise
     except SystemExit as stop:
-        end |= {"exit_code": stop.code, "line": getattr(stop, "line", "")}
+        end |= {"exit_code": stop.code}
         raise
     except BaseException as error:
         end |= {"exit_code": 1, "line": repr(error)}
@@ -70,9 +75,21 @@ def recorded_end(folder: Path) -> Iterator[dict[str, Any]]:
                 write_json(folder / "ended.json", {"ended": now, **end})
 
 
+def mistake_file(jobs: Path, number: str) -> Path:
+    """Return the file that tells a job of `job_graph.py` that its command has ended with a user's mistake."""
+    return jobs / f"mistake-{number}"
+
+
+def _tell_job(folder: Path, line: str) -> None:
+    jobs, number = folder.parents[1] / "slurm", os.environ.get("SLURM_JOB_ID")
+    if number and jobs.is_dir():
+        with contextlib.suppress(OSError):
+            mistake_file(jobs, number).write_text(f"{line}\n")
+
+
 @contextlib.contextmanager
 def forgotten_if_refused(folder: Path) -> Iterator[None]:
-    """After a user's mistake, delete the run folder if it has nothing but the log of this call, which then made it.
+    """After a user's mistake, delete the run folder if it contains nothing but the log of this call.
 
     Args:
         folder: The log folder of the call, `RUN/logs/COMMAND/TIME`.
@@ -81,11 +98,19 @@ def forgotten_if_refused(folder: Path) -> Iterator[None]:
         yield
     except ReportedMistake:
         logs, run = folder.parents[1], folder.parents[2]
-        if logs.name == "logs" and not run.is_symlink() and run not in (Path.cwd(), *Path.cwd().parents):
-            path = [folder, folder.parent, logs, run]
-            if all(list(parent.iterdir()) == [child] for child, parent in pairwise(path)):
-                shutil.rmtree(run)
+        is_elsewhere = run not in (Path.cwd(), *Path.cwd().parents)
+        with contextlib.suppress(OSError):  # a network file system keeps the open log file
+            if logs.name == "logs" and is_elsewhere and not run.is_symlink() and _has_only(folder, run):
+                shutil.rmtree(logs)
+                run.rmdir()
         raise
+
+
+def _has_only(folder: Path, run: Path) -> bool:
+    """Return whether a run folder contains one log folder and nothing else, and this no logs of other processes."""
+    path = [folder, *(parent for parent in folder.parents if run in (parent, *parent.parents))]
+    is_alone = all(list(parent.iterdir()) == [child] for child, parent in pairwise(path))
+    return is_alone and all(entry.is_file() or entry.name == ".hydra" for entry in folder.iterdir())
 
 
 def _device() -> str:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from dpr_lightning.config_folders import experiment_file
 from dpr_lightning.errors import UserError
 
-_BASE = "nq"  # the experiment that the base config is, and the name in it
+_BASE = "nq"  # the experiment whose settings and name are those of conf/base.yaml
 _MULTIRUN = ("-m", "--multirun")
 _GROUPS = ("experiment", "data", "model", "model/lora", "loss", "optimizer", "scheduler", "trainer", "logger")
 _ADDED_KEY = re.compile(
@@ -32,8 +32,8 @@ def hydra_words(words: list[str]) -> list[str]:
     """Return the command line in Hydra's grammar.
 
     `-m` may stand anywhere, `data.queries` and `data.qrels` take splits of any name, and keys whose values are text
-    take any characters. In a sweep, the name of a job is made of what varies alone. What names the run folder is left
-    out: `run_dir`, and `experiment` where neither `run_dir` nor `name` is set.
+    take any characters. A job of a sweep is named after the values that vary, without those that name the run
+    folder: `run_dir`, and `experiment` where neither `run_dir` nor `name` is set.
 
     Raises:
         UserError: A value that Hydra cannot read, or a launcher without a sweep; the message names the key.

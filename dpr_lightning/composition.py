@@ -39,8 +39,14 @@ def composed_values(command: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def launcher_values(launcher: str, command: str, words: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a launcher, an option of `hydra/launcher`, for a job of a command; words as above."""
+    """Return the settings of a launcher, an option of `hydra/launcher`, for a job of a command.
+
+    Args:
+        launcher: The option.
+        command: The name of the command.
+        words: Overrides and options as a user types them.
+    """
     words = [*hydra_words(with_name(list(words))), f"hydra/launcher={launcher}"]
     settings = composed(command, words, with_hydra=True).hydra.launcher
-    names = [name for name in settings if name != "submitit_folder"]  # which only a real sweep has
+    names = [name for name in settings if name != "submitit_folder"]  # which resolves only in a sweep
     return {str(name): settings[name] for name in names}

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dpr_lightning.call_record import mistake_file
 from dpr_lightning.errors import UserError
 from dpr_lightning.files import write_json
+from dpr_lightning.locks import exclusive_lock
 from dpr_lightning.replication import SHARD, Command, Job
 from dpr_lightning.submitted import refused_by_slurm
 
@@ -34,10 +36,17 @@ run() {{
     srun --kill-on-bad-exit=1 "$@"
     code=$?
     [ $code -eq 0 ] && return
-    # A bus error, a kill for want of memory, a crash: again, up to three times. Other signals are those of SLURM.
-    case $code in 135|137|139) [ "${{SLURM_RESTART_COUNT:-0}}" -lt 3 ] && scontrol requeue "$SLURM_JOB_ID" ;; esac
+    # Requeue after SIGBUS, SIGKILL, SIGSEGV or an early SIGUSR1, at most three times. Of several processes, a mistake
+    # of one kills the others, so its file tells.
+    if [ ! -e "{mistake}" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 3 ]; then
+        case $code in 135|137|138|139) scontrol requeue "$SLURM_JOB_ID" ;; esac
+    fi
     exit $code
 }}
+if [ "${{SLURM_RESTART_COUNT:-0}}" -gt {restarts} ]; then
+    echo "queued again more than {restarts} times; raise hydra.launcher.timeout_min" >&2
+    exit 1
+fi
 {commands}
 """
 
@@ -45,8 +54,8 @@ run() {{
 def submit(jobs: Sequence[Job], logs: Path, settings: Callable[[Job], Mapping[str, Any]]) -> dict[str, str]:
     """Submit all jobs and return the number of each by its name.
 
-    SLURM queues a job again after a preemption, and half a minute or more before its time limit sends it SIGUSR1, on
-    which our commands do the same; every command continues where it stopped. The numbers are kept in `jobs.json`.
+    SLURM requeues a preempted job. Before the time limit it sends SIGUSR1, and the command requeues its job. Training and
+    encoding continue where they stopped. The numbers are kept in `jobs.json`.
 
     Args:
         jobs: The jobs; each depends only on those before it.
@@ -56,17 +65,25 @@ def submit(jobs: Sequence[Job], logs: Path, settings: Callable[[Job], Mapping[st
     Raises:
         UserError: Jobs of an earlier submission have not ended, or SLURM refuses a job; those before are cancelled.
     """
-    if active := _active(logs):
-        raise UserError(
-            f"{logs}: jobs of an earlier submission have not ended: {' '.join(active)}. Wait for them, or cancel them "
-            f"(scancel {' '.join(active)})."
-        )
-    logs.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(logs / "jobs.json", remedy="Another submission is in progress"):
+        if active := _active(logs):
+            raise UserError(
+                f"{logs}: jobs of an earlier submission have not ended: {' '.join(active)}. Wait for them, or cancel "
+                f"them (scancel {' '.join(active)})."
+            )
+        return _submit(jobs, logs, settings)
+
+
+def _submit(jobs: Sequence[Job], logs: Path, settings: Callable[[Job], Mapping[str, Any]]) -> dict[str, str]:
     numbers: dict[str, str] = {}
     try:
         for job in jobs:
             launcher = settings(job)
-            numbers[job.name] = _sbatch(job, _options(job, logs, launcher, numbers), launcher)
+            if "signal_delay_s" not in launcher:
+                raise UserError(f"{job.name}: its launcher is not one of SLURM. Choose another launcher.")
+            script = _script(job, logs, launcher)
+            options = _options(job, logs, launcher, numbers)
+            numbers[job.name] = _slurm(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
             write_json(logs / "jobs.json", numbers)
     except BaseException:
         if numbers:
@@ -88,9 +105,9 @@ def _options(job: Job, logs: Path, settings: Mapping[str, Any], numbers: Mapping
     """Return the options of sbatch for a job."""
     options = {option: settings.get(name) for name, option in _OPTIONS.items()}
     options["mem"] = f"{settings['mem_gb']}G" if settings.get("mem_gb") else None
-    options |= {name.replace("_", "-"): value for name, value in (settings.get("additional_parameters") or {}).items()}
     options |= {"job-name": f"{job.name}-{logs.parents[1].name}", "signal": f"USR1@{settings['signal_delay_s']}"}
     options |= {"open-mode": "append", "output": f"{logs}/{job.name}-%{'A_%a' if job.array else 'j'}.log"}
+    options |= {name.replace("_", "-"): value for name, value in (settings.get("additional_parameters") or {}).items()}
     if job.array:
         options["array"] = f"{','.join(map(str, job.array))}%{settings['array_parallelism']}"
     after = [f"{kind}:{':'.join(numbers[name] for name in names)}" for kind, names in job.after.items()]
@@ -100,10 +117,14 @@ def _options(job: Job, logs: Path, settings: Mapping[str, Any], numbers: Mapping
     return ["--requeue", *(f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items())]
 
 
-def _sbatch(job: Job, options: Sequence[str], settings: Mapping[str, Any]) -> str:
-    commands = "\n".join(f"run {_in_shell(command)}" for command in job.commands)
-    script = _SCRIPT.format(setup="\n".join(settings.get("setup") or []), commands=commands)
-    return _slurm(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
+def _script(job: Job, logs: Path, settings: Mapping[str, Any]) -> str:
+    """Return the script of a job; one whose commands cannot continue where they stopped is not restarted for ever."""
+    return _SCRIPT.format(
+        setup="\n".join(settings.get("setup") or []),
+        mistake=mistake_file(logs.absolute(), "$SLURM_JOB_ID"),
+        restarts=1_000_000 if job.is_gpu_job else settings.get("max_num_timeout") or 0,
+        commands="\n".join(f"run {_in_shell(command)}" for command in job.commands),
+    )
 
 
 def _in_shell(command: Command) -> str:

@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 class Config(Arguments):
     """A composed config: calls functions and makes objects with its values."""
 
-    objective: float | None = None  # what a task tells a sweeper that optimizes it
+    objective: float | None = None  # the value that a sweeper optimizes
 
     def __init__(self, values: Mapping[str, Any], composed: DictConfig | None = None) -> None:
         """Take the composed config; its values are plain objects after `resolve`."""
@@ -160,7 +160,7 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
 
 
 def _recall(command: str, config: Config) -> str:
-    """Take what nothing has named from the training of the run, and return a line that says so, if there is one."""
+    """Take what nothing has named from the training of the run; return a line that says so, or an empty string."""
     if command not in ("encode", "search", "evaluate") or not isinstance(config["run_dir"], str):
         return ""
     run = RunDir(Path(config["run_dir"]))

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from dpr_lightning.errors import LockedError
 from dpr_lightning.files import create_parent, write_json
 
-_PATIENCE_S = 0.2  # for which `read_holder` in another process may have the lock
+_PATIENCE_S = 0.2  # seconds to wait, because `read_holder` may briefly have a shared lock
 
 
 @contextlib.contextmanager
@@ -54,15 +54,18 @@ def describe_holder(path: Path, **facts: Any) -> None:
 
 def _write_holder(path: Path, holder: dict[str, Any]) -> None:
     since = datetime.now().astimezone().isoformat(timespec="seconds")
-    with contextlib.suppress(OSError):  # a full disk is reported by what is written next
+    try:
         write_json(_holder_file(path), holder | {"since": since})
+    except OSError:  # a full disk, which is reported by what is written next; an earlier holder's file must go
+        with contextlib.suppress(OSError):
+            _holder_file(path).unlink(missing_ok=True)
 
 
 def read_holder(path: Path) -> dict[str, Any] | None:
     """Return the process that has locked `path`: host, process, slurm_job, since when, and facts; None if none has."""
-    import fcntl  # not on Windows
+    with contextlib.suppress(OSError, ImportError), _lock_file(path).open() as file:
+        import fcntl  # not on Windows
 
-    with contextlib.suppress(FileNotFoundError), _lock_file(path).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -33,7 +33,7 @@ def is_kept(key: str, command: str) -> bool:
 
 
 def overrides_of(command: str, words: Sequence[str]) -> list[str]:
-    """Return those overrides of a whole run that a command understands; the training takes all that no other needs.
+    """Return the overrides that a command understands. Overrides that no command claims go to the training.
 
     Args:
         command: The name of the command.

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dpr_lightning.embeddings.shards import resolve_num_shards
-from dpr_lightning.errors import UserError
+from dpr_lightning.errors import UserError, check_choice
 from dpr_lightning.files import matching
 from dpr_lightning.overrides import overrides_of
-from dpr_lightning.run_dir import METHODS, RunDir
+from dpr_lightning.run_dir import METHODS, RANKING_ENDINGS, RunDir
 
 SHARD = "shard=$SLURM_ARRAY_TASK_ID"
-"""The override of a command that each job of an array runs with a shard of its own; for a shell."""
+"""The override, in shell syntax, that selects the shard of an array job."""
 
 _OWN = ("overwrite", "skip_finished", "shard", "side", "model_dir", "run_file")  # overrides that the stages set
 _JOBS_FOR_AUTO = 20
@@ -45,7 +45,7 @@ class Job(NamedTuple):
 
 
 class Replication:
-    """All commands from training data to figures. Each keeps what is finished and continues what is not."""
+    """All commands from training data to figures. Each keeps finished output and continues unfinished output."""
 
     def __init__(self, words: Sequence[str], config: Mapping[str, Any], options: Sequence[str] = ()) -> None:
         """Take the overrides of the user.
@@ -62,10 +62,11 @@ class Replication:
             if (key := word.partition("=")[0].lstrip("+")) in _OWN:
                 raise UserError(f"{key}: it differs from stage to stage of a replication. Leave it out.")
         self.words, self.options, self.config = list(words), list(options), config
-        self.run = RunDir(Path(config["run_dir"]))
-        self.split, self.method = config["split"], config["method"]
-        if self.method not in (None, *METHODS):
-            raise UserError(f"method: {self.method!r} is not possible. Set it to one of: {', '.join(METHODS)}.")
+        if not isinstance(config["run_dir"], str):
+            raise UserError(f"run_dir: {config['run_dir']!r} is not text. Correct `run_dir`.")
+        check_choice(config["method"], "method", [None, *METHODS])
+        check_choice(config["format"], "format", list(RANKING_ENDINGS))
+        self.run, self.split, self.method = RunDir(Path(config["run_dir"])), config["split"], config["method"]
 
     def in_sequence(self) -> list[Command]:
         """Return the commands of one machine, where `search.py` searches all shards at once."""
@@ -75,19 +76,21 @@ class Replication:
     def as_jobs(self) -> list[Job]:
         """Return the jobs of a cluster that are still to be done.
 
-        Whatever becomes of single jobs of the arrays `encode` and `search`, the jobs `rest` and `finish` do what these
-        have not done.
+        The jobs `rest` and `finish` do the work of array jobs that failed.
+
+        Raises:
+            UserError: The training leaves its number of processes open.
         """
-        if self.config["trainer"]["devices"] == "auto":
-            raise UserError(
-                "trainer.devices: SLURM needs a number of processes, not auto. Set trainer=ddp, gpu or cpu."
-            )
         prepare = Job("prepare", [Command("prepare", [*self.options, *self.words])])
         if self.method == "bm25":
             return [prepare, Job("finish", self.in_sequence(), after={"afterok": ["prepare"]})]
         num_shards, start = self.num_shards(), "prepare"
         jobs, count = [prepare], f"num_shards={num_shards}"
-        if not self.run.model.exists():
+        if not self.run.is_trained:
+            if self.config["trainer"]["devices"] == "auto":
+                raise UserError(
+                    "trainer.devices: SLURM needs a number of processes, not auto. Set trainer=ddp, gpu or cpu."
+                )
             jobs.append(Job("train", [self._command("train")], True, {"afterok": [start]}))
             start = "train"
         shards = range(num_shards)

@@ -65,6 +65,11 @@ class RunDir:
         return self.path / "model"
 
     @property
+    def is_trained(self) -> bool:
+        """Whether the model exists; an empty folder, such as the target of a link, is none."""
+        return self.model.is_dir() and any(self.model.iterdir())
+
+    @property
     def train(self) -> Path:
         """Settings, metrics and checkpoints of the training."""
         return self.path / "train"

@@ -1,4 +1,4 @@
-"""Several processes, on one machine or on many with one file system, write the same outputs, each of them once."""
+"""Share outputs among processes, on one machine or several with a common file system, so that each is written once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dpr_lightning.errors import FinishedError, LockedError
+from dpr_lightning.locks import read_holder
 
 _log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -33,6 +34,9 @@ def write_shared(outputs: Mapping[int, Path], write: Callable[[int], None]) -> l
         locked = []
         for number in waiting:
             if file_state(outputs[number]) != before[number]:
+                continue
+            if read_holder(outputs[number]) is not None:
+                locked.append(number)
                 continue
             try:
                 write(number)

@@ -1,7 +1,7 @@
-"""A job of SLURM that is to be queued again, from whose start its command then runs once more.
+"""Requeue the current SLURM job, so that its command runs again from the start.
 
-SLURM announces the end of a job by SIGUSR1, or what else `sbatch --signal` names; submitit takes SIGUSR2 and has a
-handler of its own.
+SLURM announces the end of a job by SIGUSR1, or the signal that `sbatch --signal` names. Submitit takes SIGUSR2 and has
+a handler of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REQUEUE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 def queued_again() -> Iterator[None]:
     """Queue a plain SLURM job again and end, if SIGUSR1 or SIGUSR2 arrives while the block does not handle it itself.
 
-    What the block has finished stays, and the same command continues from there.
+    Finished work is kept, and the same command continues from there.
     """
     handled = []
     if "SLURM_JOB_ID" in os.environ and threading.current_thread() is threading.main_thread():

@@ -1,4 +1,4 @@
-"""How far a run is, from its files and locks alone: what is done, what runs where, what has failed, what is missing."""
+"""Report the progress of a run from its files and locks: which parts are finished, running, failed or missing."""
 
 from __future__ import annotations
 
@@ -42,10 +42,16 @@ def status(run: RunDir) -> list[Line]:
             for ending in endings or [".trec"]:
                 lines += _shards(f"search {folder.name}", folder, ending)
     rankings = [file for ending in RANKING_ENDINGS.values() for file in matching(run.rankings, f"*{ending}")]
-    lines += [Line(f"ranking {file.stem}", "done") for file in rankings]
+    writing = [(file, read_holder(file)) for file in _locked(run.rankings)]
+    lines += [Line(f"ranking {file.stem}", "done") for file in rankings if file not in dict(writing)]
+    lines += [Line(f"ranking {file.stem}", "running", _progress("", 0, None, None, holder)) for file, holder in writing]
     evaluations = [folder for folder in matching(run.evaluations, "*") if not folder.name.startswith(".")]
     lines += [Line(f"evaluation {folder.name}", "done") for folder in evaluations]
-    for part, exists in (("queries", _outputs(run.queries)), ("ranking", rankings), ("evaluation", evaluations)):
+    for part, exists in (
+        ("queries", _outputs(run.queries)),
+        ("ranking", rankings or writing),
+        ("evaluation", evaluations),
+    ):
         lines += [] if exists else [Line(part, "missing")]
     return [*lines, *_failed_calls(run)]
 
@@ -54,7 +60,7 @@ def _training(run: RunDir) -> Line:
     if (holder := read_holder(run.model)) is not None:
         step, total = _last_step(run), holder.get("steps")
         return Line("training", "running", _progress("steps", step, total, holder.get("step_at_start"), holder))
-    if run.model.exists():
+    if run.is_trained:
         return Line("training", "done")
     if matching(run.checkpoints, "step-*.ckpt"):
         return Line("training", "stopped", f"at step {_last_step(run):,}; the same command continues")
@@ -67,7 +73,8 @@ def _last_step(run: RunDir) -> int:
     if not file.exists():
         return 0
     with file.open(newline="") as opened:
-        return max((int(row["step"]) + 1 for row in csv.DictReader(opened) if row["step"]), default=0)
+        steps = [row["step"] for row in csv.DictReader(opened) if (row["step"] or "").isdecimal()]
+    return int(steps[-1]) + 1 if steps else 0
 
 
 def _outputs(folder: Path) -> list[Path]:
@@ -87,7 +94,7 @@ def _shards(part: str, folder: Path, ending: str) -> list[Line]:
     for count in sorted(counts):
         files = [folder / f"{shard_name(number, count)}{ending}" for number in range(count)]
         done = [file for file in files if file.exists()]
-        unfinished = [line for file in files if not file.exists() for line in _unfinished(file)]
+        unfinished = [line for file in files for line in _unfinished(file)]
         begun = {line.part.strip() for line in unfinished}
         missing = [number for number, file in enumerate(files) if not file.exists() and file.stem not in begun]
         about = f"missing: {_ranges(missing)}" if missing else ""
@@ -95,15 +102,25 @@ def _shards(part: str, folder: Path, ending: str) -> list[Line]:
     return lines
 
 
+def _locked(folder: Path) -> list[Path]:
+    """Return the files of a folder that processes are writing."""
+    names = [file.name.removeprefix(".").removesuffix(".lock") for file in matching(folder, ".*.lock")]
+    return [folder / name for name in names if read_holder(folder / name) is not None]
+
+
 def _embeddings(part: str, file: Path) -> Line:
-    unfinished = [] if file.exists() else list(_unfinished(file))
+    unfinished = list(_unfinished(file))
     return unfinished[0]._replace(part=part) if unfinished else Line(part, "done")
 
 
 def _unfinished(file: Path) -> Iterator[Line]:
     """Yield a line if a process is writing the file, or has begun to."""
     partial, holder = file.with_name(f"{file.name}.partial"), read_holder(file)
-    done, rows = rows_written(partial) if partial.exists() else (0, 0)
+    done = rows = 0
+    with contextlib.suppress(
+        OSError, ValueError, KeyError, OverflowError, MemoryError
+    ):  # renamed meanwhile, or damaged
+        done, rows = rows_written(partial)
     if holder is not None:
         yield Line(f"  {file.stem}", "running", _progress("rows", done, rows, holder.get("rows_at_start"), holder))
     elif partial.exists():
@@ -137,14 +154,15 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def _failed_calls(run: RunDir) -> list[Line]:
-    """Return a line for each command line whose last call has failed."""
+    """Return a line for each command and part of its work whose last call has failed."""
     last: dict[tuple[str, ...], Line | None] = {}
     for record in sorted(run.logs.glob("*/**/call.json")) if run.logs.is_dir() else ():
         call, ended, line = _read(record), _read(record.with_name("ended.json")), None
-        words = tuple(call.get("command", ()))
-        if words and ended.get("exit_code") and ended.get("line"):
-            line = Line(f"last call of {words[0]}", "failed", f"{ended['line']} (log: {record.parent})")
-        last[words] = line
+        name, *words = call.get("command") or [""]
+        of_part = tuple(word for word in words if re.match(r"(shard|side|split|method)=", word))
+        if name and ended.get("line") and ended.get("exit_code") and not ended.get("is_finished"):
+            line = Line(f"last call of {name}", "failed", f"{ended['line']} (log: {record.parent})")
+        last[(name, *of_part)] = line
     return [line for line in last.values() if line is not None]
 
 

@@ -43,7 +43,7 @@ def check_finished_training(values: Mapping[str, Any], run: RunDir) -> None:
 
     A setting of the trainer that is `auto` may have had any value. The content of data and model is not compared.
     """
-    if not (run.model.exists() and run.training_config.exists()):
+    if not (run.is_trained and run.training_config.exists()):
         return
     saved = _read_training_config(run.training_config, "Restore the file, or choose another run_dir")["trainer"]
     trainer = {key: saved.get(key, value) if value == "auto" else value for key, value in values["trainer"].items()}

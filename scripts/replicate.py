@@ -9,7 +9,8 @@ at once and start after one another: prepare, train, a job per shard that encode
 searches, finish (merge and evaluate). Their resources are those of conf/hydra/launcher/slurm_gpu.yaml and
 slurm_cpu.yaml: set partition and account there, or with hydra.launcher.partition=….
 
-Given again after any failure, it does only what is missing. scripts/status.py shows how far it is.
+Run it again after a failure: it does only the missing work, and refuses output that was finished with other settings.
+scripts/status.py shows the progress.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from rich.table import Table
 
 from dpr_lightning.arguments import Arguments
 from dpr_lightning.composition import composed_values, launcher_values
-from dpr_lightning.errors import report_user_errors
+from dpr_lightning.errors import UserError, report_user_errors
 from dpr_lightning.guidance import error_message
 from dpr_lightning.job_graph import submit
 from dpr_lightning.replication import Job, Replication
@@ -48,6 +49,8 @@ def main() -> None:
     with report_user_errors(*mistakes, message=lambda error: error_message(error, Arguments({}), "train")):
         options = [f"--config-dir={args.config_dir}"] if args.config_dir else []
         replication = Replication(words, composed_values("train", [*options, *words]), options)
+        if not args.slurm and for_launcher:
+            raise UserError(f"{for_launcher[0].partition('=')[0]}: it is for jobs. Give --slurm, or leave it out.")
         if not args.slurm:
             sys.exit(_run(replication))
 
@@ -65,9 +68,18 @@ def _run(replication: Replication) -> int:
     for command in replication.in_sequence():
         print(f"$ python {command.name}.py {shlex.join(command.overrides)}", flush=True)
         words = [sys.executable, "-m", f"dpr_lightning.commands.{command.name}", *command.overrides]
-        if code := subprocess.run(words).returncode:
+        if code := _wait_for(subprocess.Popen(words)):
             return code
     return 0
+
+
+def _wait_for(process: subprocess.Popen) -> int:
+    """Return the exit code of a command. Ctrl-C reaches it too, and it takes its time to save a checkpoint."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def _submit(replication: Replication, settings: Callable[[Job], dict]) -> None:

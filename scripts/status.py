@@ -1,4 +1,4 @@
-"""Show how far a run is: what is done, what runs where, what has failed, what is missing.
+"""Show the progress of a run: which parts are finished, running (and where), failed or missing.
 
     python scripts/status.py RUN [--watch]
 

@@ -73,7 +73,7 @@ def test_jobs_before_a_refused_one_are_cancelled(programs, tmp_path):
         ("exit 0", 0, 0, False),
         ("exit 1", 0, 1, False),  # a user's mistake
         ("exit 143", 0, 143, False),  # SIGTERM, of scancel or of a preemption
-        ("exit 138", 0, 138, False),  # SIGUSR1, on which the command has queued the job again
+        ("kill -USR1 $$", 0, 138, True),  # before the command handles it
         ("kill -9 $$", 0, 137, True),
         ("kill -9 $$", 2, 137, True),
         ("kill -9 $$", 3, 137, False),
@@ -82,9 +82,29 @@ def test_jobs_before_a_refused_one_are_cancelled(programs, tmp_path):
 def test_a_killed_command_queues_its_job_again(programs, tmp_path, ends_with, restarts, code, is_queued):
     programs(srun='shift; "$@"', scontrol='echo "$@" > queued')
     commands = f"run bash -c '{ends_with}'\nrun touch second"
-    script = job_graph._SCRIPT.format(setup="export OWN=1", commands=commands)
+    values = {"setup": "export OWN=1", "mistake": f"{tmp_path}/mistake-$SLURM_JOB_ID", "restarts": 5}
+    script = job_graph._SCRIPT.format(**values, commands=commands)
     environment = {**os.environ, "SLURM_RESTART_COUNT": f"{restarts}", "SLURM_JOB_ID": "7"}
     assert subprocess.run(["bash"], input=script, text=True, env=environment).returncode == code
     assert (tmp_path / "second").exists() == (code == 0)
     assert (tmp_path / "queued").exists() == is_queued
     assert not is_queued or (tmp_path / "queued").read_text() == "requeue 7\n"
+
+
+def test_a_mistake_of_one_process_that_kills_the_others_is_not_repeated(programs, tmp_path):
+    programs(srun="exit 137", scontrol='echo "$@" > queued')
+    values = {"setup": "", "mistake": f"{tmp_path}/mistake-$SLURM_JOB_ID", "restarts": 5, "commands": "run true"}
+    script = job_graph._SCRIPT.format(**values)
+    (tmp_path / "mistake-7").touch()
+    for restarts, code in (("0", 137), ("6", 1)):  # a job that is restarted too often ends at once
+        environment = {**os.environ, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": restarts}
+        assert subprocess.run(["bash"], input=script, text=True, env=environment).returncode == code
+    assert not (tmp_path / "queued").exists()
+
+
+def test_a_command_tells_its_job_of_a_mistake(command, settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (tmp_path / "run" / "logs" / "slurm").mkdir(parents=True)
+    code, _, err = command("search", *settings)
+    assert code == 1
+    assert (tmp_path / "run" / "logs" / "slurm" / "mistake-7").read_text() == err

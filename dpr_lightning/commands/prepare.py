@@ -16,7 +16,7 @@ def prepare(config: Config) -> str:
     from dpr_lightning.model.settings import Settings
 
     run, split, prepared = RunDir(Path(config["run_dir"])), config["split"], []
-    if config["data.train"] and not run.model.exists():
+    if config["data.train"] and not run.is_trained:
         settings = config.call(Settings, "model")
         bi_encoder = config.call(load_bi_encoder, "model", settings=settings, explicit=explicit_keys("model"))
         data = config.call(RetrievalDataModule, "data", "", inputs=bi_encoder.inputs)

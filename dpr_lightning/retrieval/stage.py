@@ -79,10 +79,8 @@ def search(
     method, count = method or Method(), 1
     if shard is None:
         path = run.ranking(split, format, method.name)
-    elif method.index is not None or method.reads_texts:
-        wrong = f"index: {method.index}" if method.index is not None else f"method: {method.name}"
-        raise UserError(f"{wrong} is of the whole corpus, shard={shard} is not. Set `shard`=null, or search exactly.")
     else:
+        _refuse_shard(method, shard)
         count = resolve_num_shards(run.passage_shards, num_shards)
         shard_rows(shard, count, 0)  # refuses a shard that does not exist
         path = run.shard_ranking(split, shard, count, format)
@@ -107,6 +105,12 @@ def search(
     seconds = time.perf_counter() - start
     speed = f"{written / seconds:,.0f} queries/s"
     return f"{path}: {written:,} queries x {depth:,} of {retriever.rows:,} passages in {seconds:,.1f} s ({speed})"
+
+
+def _refuse_shard(method: Method, shard: int | str) -> None:
+    if method.index is not None or method.reads_texts:
+        wrong = f"index: {method.index}" if method.index is not None else f"method: {method.name}"
+        raise UserError(f"{wrong} is of the whole corpus, shard={shard} is not. Set `shard`=null, or search exactly.")
 
 
 def _refuse_finished(path: Path, provenance: Provenance, overwrite: bool) -> None:
@@ -140,6 +144,7 @@ def search_shards(
         UserError: As `search`.
     """
     check_choice(format, "format", list(RANKING_ENDINGS))
+    _refuse_shard(method or Method(), "all")
     count = resolve_num_shards(run.passage_shards, num_shards)
     one_shard = functools.partial(
         search,
@@ -183,6 +188,7 @@ def reduce(run: RunDir, *, split: str, depth: int = 100, format: str = "trec", o
 
     Raises:
         FinishedError: The ranking exists and is what would be written.
+        LockedError: Another process is writing it.
         UserError: Shards that are missing or not from one search, another ranking that exists.
     """
     check_positive(depth, "depth")
@@ -199,8 +205,9 @@ def reduce(run: RunDir, *, split: str, depth: int = 100, format: str = "trec", o
         certain = provenance.depth
         _log.warning("depth=%d, but a shard was searched to %d only: deeper ranks are not certain", depth, certain)
     describe = functools.partial(write_provenance, path, provenance)
-    merged = merge_rankings(files, depth=depth, is_deep_enough=provenance is not None)
-    count = write_rankings(path, merged, format=format, describe=describe)
+    with exclusive_lock(path):
+        merged = merge_rankings(files, depth=depth, is_deep_enough=provenance is not None)
+        count = write_rankings(path, merged, format=format, describe=describe)
     seconds = time.perf_counter() - start
     speed = f"{count / seconds:,.0f} queries/s"
     return f"{path}: {count:,} queries merged from {len(files)} shards in {seconds:,.1f} s ({speed})"
