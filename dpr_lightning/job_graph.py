@@ -54,8 +54,8 @@ fi
 def submit(jobs: Sequence[Job], logs: Path, settings: Callable[[Job], Mapping[str, Any]]) -> dict[str, str]:
     """Submit all jobs and return the number of each by its name.
 
-    SLURM requeues a preempted job. Before the time limit it sends SIGUSR1, and the command requeues its job. Training and
-    encoding continue where they stopped. The numbers are kept in `jobs.json`.
+    SLURM requeues a preempted job. Before the time limit it sends SIGUSR1, and the command requeues its job. Training
+    and encoding continue where they stopped. The numbers are kept in `jobs.json`.
 
     Args:
         jobs: The jobs; each depends only on those before it.

@@ -151,7 +151,7 @@ def test_the_training_s_resources_are_its_own(tmp_path):
 
 def test_a_replication_on_this_machine_continues_after_a_failure(settings, tmp_path, monkeypatch):
     """The first search finds no disk space; given again, the rest is done, and what was finished stays."""
-    ran, as_process = [], subprocess.run
+    ran, as_process = [], subprocess.Popen
 
     def run(words, **options):
         if words[1] != "-m":
@@ -160,9 +160,10 @@ def test_a_replication_on_this_machine_continues_after_a_failure(settings, tmp_p
         assert package == "dpr_lightning.commands"
         more = ["memory=lots"] if name == "search" and "search" not in ran else []
         ran.append(name)
-        return SimpleNamespace(returncode=run_command(name, [*words[3:], *more], tmp_path))
+        code = run_command(name, [*words[3:], *more], tmp_path)
+        return SimpleNamespace(wait=lambda: code)
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "Popen", run)
     words = [word for word in settings if word != "num_shards=3"]
     code, out, _ = run_script("replicate", *words)
     assert (code, ran) == (1, ["train", "encode", "encode", "search"])
@@ -213,6 +214,8 @@ def test_a_job_has_a_number_of_processes(tmp_path):
     assert [command.name for command in ours.in_sequence()] == ["train", "encode", "encode", "search", "evaluate"]
     with pytest.raises(UserError, match=r"^trainer\.devices: SLURM needs a number of processes, not auto\."):
         ours.as_jobs()
+    touch(ours.run.model / "config.json")
+    assert "train" not in [job.name for job in ours.as_jobs()]
 
 
 def test_a_refused_command_leaves_no_run_folder(command, settings, tmp_path):
