@@ -42,7 +42,7 @@ def status(run: RunDir) -> list[Line]:
             for ending in endings or [".trec"]:
                 lines += _shards(f"search {folder.name}", folder, ending)
     rankings = [file for ending in RANKING_ENDINGS.values() for file in matching(run.rankings, f"*{ending}")]
-    writing = [(file, read_holder(file)) for file in _locked(run.rankings)]
+    writing = [(file, read_holder(file) or {}) for file in _locked(run.rankings)]
     lines += [Line(f"ranking {file.stem}", "done") for file in rankings if file not in dict(writing)]
     lines += [Line(f"ranking {file.stem}", "running", _progress("", 0, None, None, holder)) for file, holder in writing]
     evaluations = [folder for folder in matching(run.evaluations, "*") if not folder.name.startswith(".")]
