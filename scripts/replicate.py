@@ -14,6 +14,7 @@ scripts/status.py shows the progress.
 """
 
 import argparse
+import contextlib
 import shlex
 import subprocess
 import sys
@@ -57,8 +58,7 @@ def main() -> None:
         def settings(job: Job) -> dict:
             launcher = args.gpu_launcher if job.is_gpu_job else args.cpu_launcher
             command = "train" if job.name == "train" else "encode"  # every other command runs in one process
-            own = words if job.name == "train" else []
-            return launcher_values(launcher, command, [*options, *own, *for_launcher])
+            return launcher_values(launcher, command, [*options, *(words * (command == "train")), *for_launcher])
 
         _submit(replication, settings)
 
@@ -76,10 +76,8 @@ def _run(replication: Replication) -> int:
 def _wait_for(process: subprocess.Popen) -> int:
     """Return the exit code of a command. Ctrl-C reaches it too, and it takes its time to save a checkpoint."""
     while True:
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             return process.wait()
-        except KeyboardInterrupt:
-            continue
 
 
 def _submit(replication: Replication, settings: Callable[[Job], dict]) -> None:
