@@ -81,10 +81,16 @@ def mistake_file(jobs: Path, number: str) -> Path:
 
 
 def _tell_job(folder: Path, line: str) -> None:
-    jobs, number = folder.parents[1] / "slurm", os.environ.get("SLURM_JOB_ID")
-    if number and jobs.is_dir():
+    logs, number = _logs_of(folder), os.environ.get("SLURM_JOB_ID")
+    if logs and number and (logs / "slurm").is_dir():
         with contextlib.suppress(OSError):
-            mistake_file(jobs, number).write_text(f"{line}\n")
+            mistake_file(logs / "slurm", number).write_text(f"{line}\n")
+
+
+def _logs_of(folder: Path) -> Path | None:
+    """Return `RUN/logs` for the log folder `RUN/logs/COMMAND/TIME`; None for a folder that the user has chosen."""
+    above = folder.parents[:3]
+    return above[1] if len(above) == 3 and above[1].name == "logs" else None
 
 
 @contextlib.contextmanager
@@ -97,18 +103,18 @@ def forgotten_if_refused(folder: Path) -> Iterator[None]:
     try:
         yield
     except ReportedMistake:
-        logs, run = folder.parents[1], folder.parents[2]
-        is_elsewhere = run not in (Path.cwd(), *Path.cwd().parents)
+        here = (Path.cwd(), *Path.cwd().parents)
         with contextlib.suppress(OSError):  # a network file system keeps the open log file
-            if logs.name == "logs" and is_elsewhere and not run.is_symlink() and _has_only(folder, run):
+            logs = _logs_of(folder)
+            if logs and logs.parent not in here and not logs.parent.is_symlink() and _is_alone(folder):
                 shutil.rmtree(logs)
-                run.rmdir()
+                logs.parent.rmdir()
         raise
 
 
-def _has_only(folder: Path, run: Path) -> bool:
-    """Return whether a run folder contains one log folder and nothing else, and this no logs of other processes."""
-    path = [folder, *(parent for parent in folder.parents if run in (parent, *parent.parents))]
+def _is_alone(folder: Path) -> bool:
+    """Return whether the run folder has nothing but this log folder, and this no logs of other processes."""
+    path = [folder, *folder.parents[:3]]
     is_alone = all(list(parent.iterdir()) == [child] for child, parent in pairwise(path))
     return is_alone and all(entry.is_file() or entry.name == ".hydra" for entry in folder.iterdir())
 

@@ -18,7 +18,7 @@ def composed(command: str, words: Sequence[str], *, with_hydra: bool = False) ->
 
     Args:
         command: The name of the command.
-        words: Overrides in Hydra's grammar, and options, of which `--config-dir=FOLDER` adds the user's own configs.
+        words: Overrides in Hydra's grammar, and options. `--config-dir=FOLDER` adds the user's own configs.
         with_hydra: Keep the group `hydra`.
 
     Raises:

@@ -17,6 +17,7 @@ from dpr_lightning.files import matching
 from dpr_lightning.locks import read_holder
 from dpr_lightning.run_dir import RANKING_ENDINGS, RunDir, shard_name
 
+_UNREADABLE = (OSError, ValueError, KeyError, OverflowError, MemoryError)  # a partial file renamed just now, or damaged
 _SHARD = re.compile(r"(\d+)-of-(\d+)\.")
 
 
@@ -42,9 +43,9 @@ def status(run: RunDir) -> list[Line]:
             for ending in endings or [".trec"]:
                 lines += _shards(f"search {folder.name}", folder, ending)
     rankings = [file for ending in RANKING_ENDINGS.values() for file in matching(run.rankings, f"*{ending}")]
-    writing = [(file, read_holder(file) or {}) for file in _locked(run.rankings)]
-    lines += [Line(f"ranking {file.stem}", "done") for file in rankings if file not in dict(writing)]
-    lines += [Line(f"ranking {file.stem}", "running", _progress("", 0, None, None, holder)) for file, holder in writing]
+    writing = _holders(run.rankings)
+    lines += [Line(f"ranking {file.stem}", "done") for file in rankings if file not in writing]
+    lines += [Line(f"ranking {file.stem}", "running", _where(holder)) for file, holder in writing.items()]
     evaluations = [folder for folder in matching(run.evaluations, "*") if not folder.name.startswith(".")]
     lines += [Line(f"evaluation {folder.name}", "done") for folder in evaluations]
     for part, exists in (
@@ -102,10 +103,11 @@ def _shards(part: str, folder: Path, ending: str) -> list[Line]:
     return lines
 
 
-def _locked(folder: Path) -> list[Path]:
-    """Return the files of a folder that processes are writing."""
+def _holders(folder: Path) -> dict[Path, dict[str, Any]]:
+    """Return the files of a folder that processes are writing, and which process writes each."""
     names = [file.name.removeprefix(".").removesuffix(".lock") for file in matching(folder, ".*.lock")]
-    return [folder / name for name in names if read_holder(folder / name) is not None]
+    holders = {folder / name: read_holder(folder / name) for name in names}
+    return {file: holder for file, holder in holders.items() if holder is not None}
 
 
 def _embeddings(part: str, file: Path) -> Line:
@@ -117,9 +119,7 @@ def _unfinished(file: Path) -> Iterator[Line]:
     """Yield a line if a process is writing the file, or has begun to."""
     partial, holder = file.with_name(f"{file.name}.partial"), read_holder(file)
     done = rows = 0
-    with contextlib.suppress(
-        OSError, ValueError, KeyError, OverflowError, MemoryError
-    ):  # renamed meanwhile, or damaged
+    with contextlib.suppress(*_UNREADABLE):
         done, rows = rows_written(partial)
     if holder is not None:
         yield Line(f"  {file.stem}", "running", _progress("rows", done, rows, holder.get("rows_at_start"), holder))
@@ -136,10 +136,15 @@ def _progress(unit: str, done: int, total: int | None, at_start: int | None, hol
         if done > at_start and seconds > 0:
             speed = (done - at_start) / seconds
             parts.append(f"{speed:,.1f} {unit}/s, {math.ceil((total - done) / speed / 60):,} min left")
-    if holder:
-        job = f", SLURM job {holder['slurm_job']}" if holder.get("slurm_job") else ""
-        parts.append(f"on {holder['host']} (process {holder['process']}{job}) since {holder['since'][:16]}")
-    return ", ".join(parts)
+    return ", ".join(filter(None, [*parts, _where(holder)]))
+
+
+def _where(holder: Mapping[str, Any]) -> str:
+    """Return where a process runs and since when; nothing if it is about to write that."""
+    if not holder:
+        return ""
+    job = f", SLURM job {holder['slurm_job']}" if holder.get("slurm_job") else ""
+    return f"on {holder['host']} (process {holder['process']}{job}) since {holder['since'][:16]}"
 
 
 def _ranges(numbers: Iterable[int]) -> str:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.commands import assert_mistake, run_command, run_script
 
+from dpr_lightning.call_record import forgotten_if_refused, recorded_end
 from dpr_lightning.composition import composed_values, launcher_values
-from dpr_lightning.errors import UserError
+from dpr_lightning.errors import ReportedMistake, UserError
 from dpr_lightning.replication import SHARD, Replication
 
 N = 3
@@ -242,3 +243,10 @@ def test_a_folder_of_own_configs_gives_experiments_and_launchers(tmp_path):
     assert (settings["partition"], settings["tasks_per_node"]) == ("a100", 4)
     ours = Replication(words[1:], composed_values("train", words), [option])
     assert all(command.overrides[:2] == words for job in ours.as_jobs() for command in job.commands)
+
+
+@pytest.mark.parametrize("folder", ["/", "/x", "/x/y", "/x/logs/y"])
+def test_a_log_folder_that_the_user_has_chosen_is_left_alone(folder, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(ReportedMistake), forgotten_if_refused(Path(folder)), recorded_end(Path(folder) / "none"):
+        raise ReportedMistake("a mistake")

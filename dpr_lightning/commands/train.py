@@ -50,6 +50,7 @@ def train(config: Config) -> str:
         return best_logged(run.train / "metrics.csv", monitor=monitor, mode=mode)
 
     def prepare() -> None:
+        """Make the run folder and save the config, or refuse a training that cannot run there."""
         hashes = {name: hashed for name, (_, hashed) in data.fingerprints.items()}
         fingerprints = {"data": hashes, "model": {"name_or_path": bi_encoder.fingerprint()}}
         try:
