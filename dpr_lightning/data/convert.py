@@ -143,8 +143,8 @@ def _in_order(
 
 
 def _check(block: Block, source: Input, schema: Schema) -> list[_Checked]:
-    by_columns = schema is CORPUS and source.layout.convert is None
-    if by_columns and (checked := _check_columns(block, source.layout, schema)):
+    by_columns = source.layout.convert is None or source.layout.convert_columns is not None
+    if schema is CORPUS and by_columns and (checked := _check_columns(block, source.layout, schema)):
         return [checked]
     return list(_check_rows(block.records(), source, schema))
 
@@ -156,6 +156,8 @@ def _check_columns(block: Block, layout: Layout, schema: Schema) -> _Checked | N
     if table is None or not table.num_rows:
         return None
     table = table.rename_columns(names)
+    if layout.convert_columns:
+        table = layout.convert_columns(table)
     docids, titles, texts = (table.column(name) for name in names)
     if docids.null_count or texts.null_count or pc.any(pc.equal(docids, "")).as_py():
         return None

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from dpr_lightning.data.blocks import Numbered, literal_list
@@ -30,6 +32,7 @@ class Layout(NamedTuple):
         names: The file's field for each field of our schema.
         convert: Returns the record in our schema, given its position from 0, the record and the texts of ids; None
             renames fields.
+        convert_columns: Does the same for a table of passages, whose columns have our names.
         group: Merges consecutive records before that.
         ids: Which texts the file only names: "corpus", "queries".
     """
@@ -39,6 +42,7 @@ class Layout(NamedTuple):
     fields: tuple[str, ...]
     names: Mapping[str, str]
     convert: Callable[[int, Record, Texts], Record] | None = None
+    convert_columns: Callable[[pa.Table], pa.Table] | None = None
     group: Callable[[Iterator[Numbered], Path], Iterator[Numbered]] | None = None
     ids: tuple[str, ...] = ()
 
@@ -73,6 +77,14 @@ def _first_line_is_title(position: int, record: Record, texts: Texts) -> Record:
     if isinstance(converted.get("text"), str) and "\n" in converted["text"]:
         converted["title"], _, converted["text"] = converted["text"].partition("\n")
     return converted
+
+
+def _first_lines_are_titles(passages: pa.Table) -> pa.Table:
+    """Split the texts of a table as `_first_line_is_title` splits one."""
+    lines = pc.extract_regex(passages["text"].combine_chunks(), r"(?s)^(?:(?P<title>[^\n]*)\n)?(?P<text>.*)$")
+    for position, name in ((1, "title"), (2, "text")):
+        passages = passages.set_column(position, name, pc.struct_field(lines, name))
+    return passages
 
 
 def _fair_question(position: int, record: Record, texts: Texts) -> Record:
@@ -171,7 +183,7 @@ _LOOKED_UP = ("corpus", "queries")
 LAYOUTS = (
     Layout("tevatron", "corpus", ("docid", "text"), _PASSAGE),
     Layout("beir", "corpus", ("_id", "text"), _PASSAGE | {"docid": "_id"}),
-    Layout("pyserini", "corpus", ("id", "contents"), _PYSERINI, _first_line_is_title),
+    Layout("pyserini", "corpus", ("id", "contents"), _PYSERINI, _first_line_is_title, _first_lines_are_titles),
     Layout("fair_dpr", "corpus", ("id", "text"), _PASSAGE | {"docid": "id"}),
     Layout("msmarco", "corpus", ("pid", "passage"), {"docid": "pid", "text": "passage"}),
     Layout("tevatron", "queries", ("query_id", "query"), {}, _as_it_is),
@@ -179,7 +191,7 @@ LAYOUTS = (
         "tevatron", "queries", ("query_id", "query_text"), {"query": "query_text", "answers": "answer"}, _tevatron_2
     ),
     Layout("beir", "queries", ("_id", "text"), {"query_id": "_id", "query": "text"}),
-    Layout("beir", "queries", ("query-id", "corpus-id"), _QRELS, _by_ids, judged_queries, ("queries",)),
+    Layout("beir", "queries", ("query-id", "corpus-id"), _QRELS, _by_ids, group=judged_queries, ids=("queries",)),
     Layout("fair_dpr", "queries", ("question",), _FAIR, _fair_question),
     Layout("msmarco", "queries", ("qid", "query"), {"query_id": "qid", "query": "query"}),
     Layout("tevatron", "training", ("query_id", "query", "positive_passages"), {}, _as_it_is),
@@ -192,14 +204,13 @@ LAYOUTS = (
         ("query_id", "query_text|query", "positive_document_ids"),
         _IDS,
         _by_ids,
-        None,
-        ("corpus",),
+        ids=("corpus",),
     ),
     Layout("fair_dpr", "training", ("question", "positive_ctxs"), _FAIR, _fair_training),
     Layout("fair_dpr", "training", ("question", "ctxs|contexts"), _RESULTS, _fair_results),
-    Layout("beir", "training", ("query-id", "corpus-id"), _QRELS, _by_ids, relevant_passages, _LOOKED_UP),
-    Layout("msmarco", "training", ("query-id", "corpus-id"), _QRELS, _by_ids, relevant_passages, _LOOKED_UP),
-    Layout("msmarco", "training", _TRIPLE, _PIDS, _by_ids, consecutive_triples, _LOOKED_UP),
+    Layout("beir", "training", ("query-id", "corpus-id"), _QRELS, _by_ids, group=relevant_passages, ids=_LOOKED_UP),
+    Layout("msmarco", "training", ("query-id", "corpus-id"), _QRELS, _by_ids, group=relevant_passages, ids=_LOOKED_UP),
+    Layout("msmarco", "training", _TRIPLE, _PIDS, _by_ids, group=consecutive_triples, ids=_LOOKED_UP),
     Layout("sentence_transformers", "training", ("anchor|query", "positive"), _PAIR, _pair),
     Layout("msmarco", "training", ("query", "positive", "negative"), _PAIR, _pair),
 )

@@ -6,7 +6,7 @@ import json
 import datasets
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.world import passage, question, write_jsonl
 
@@ -403,11 +403,20 @@ ODD_LINES = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.lists(ODD_LINES, max_size=5), end=st.sampled_from(["\n", "\r\n"]))
-def test_columns_and_rows_are_checked_alike(tmp_path_factory, rows, end):
+@given(
+    rows=st.lists(ODD_LINES, max_size=5),
+    end=st.sampled_from(["\n", "\r\n"]),
+    fields=st.sampled_from([("docid", "text"), ("id", "contents")]),  # of Pyserini, where the first line is the title
+)
+@example(['{"docid": "1", "text": "a\\nb\\nc"}', '{"docid": "2", "text": "\\n"}'], "\n", ("id", "contents"))
+@example(['{"docid": "1", "text": null}'], "\n", ("id", "contents"))
+def test_columns_and_rows_are_checked_alike(tmp_path_factory, rows, end, fields):
     def outcome(name):
         file = tmp_path_factory.mktemp("odd") / "c.jsonl"
-        file.write_bytes(end.join([*rows, name]).encode("utf-8", "surrogatepass"))
+        lines = end.join([*rows, name])
+        for ours, theirs in zip(("docid", "text"), fields, strict=True):
+            lines = lines.replace(f'"{ours}":', f'"{theirs}":')
+        file.write_bytes(lines.encode("utf-8", "surrogatepass"))
         results = []
         for skip in (False, True):
             try:
