@@ -1,14 +1,12 @@
 """Sweeps by other engines than SLURM: Optuna chooses the settings, joblib and Ray run the jobs."""
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import yaml
-from support.world import ROOT, passage, settings_of, write_jsonl
+from support.processes import Script
+from support.world import passage, settings_of, write_jsonl
 
 from dpr_lightning.embeddings.writer import rows_written
 from dpr_lightning.locks import read_holder
@@ -35,15 +33,10 @@ def test_optuna_gets_the_best_validation_of_each_training(command, settings, tmp
     assert best["best_value"] == max(reached.values()) == reached[str(best["best_params"]["optimizer.lr"])]
 
 
-def encode(settings, *words):
-    command = [sys.executable, str(ROOT / "encode.py"), *settings, *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.mark.slow
 def test_joblib_encodes_shards_and_passes_on_a_mistake(command, settings, tiny_model, tmp_path):
     model = f"model_dir={tiny_model}"
-    with encode(settings, model, "-m", "shard=0,7,2", "hydra/launcher=joblib") as process:
+    with Script("encode", *settings, model, "-m", "shard=0,7,2", "hydra/launcher=joblib") as process:
         _, err = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "shard: 7 does not exist, num_shards=3 has 0 to 2. Correct shard.\n" in err and "Traceback" not in err
@@ -63,11 +56,10 @@ def test_ray_resumes_the_shard_of_a_killed_worker(command, world, tiny_model, tm
     engine = ["-m", "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"]
     settings, run = settings_of(world, tiny_model, tmp_path / "run"), RunDir(tmp_path / "run")
     shard = run.passage_shard(0, 2)
-    with encode(settings, *sizes, *engine, "shard=0,1") as process:
+    with Script("encode", *settings, *sizes, *engine, "shard=0,1") as process:
         partial = shard.with_name(f"{shard.name}.partial")
         while not (partial.exists() and rows_written(partial)[0]):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                pytest.fail(f"ended early with {process.wait(0.01)}: {process.stderr.read()}")
+            process.stay(0.01)
         os.kill(read_holder(shard)["process"], signal.SIGKILL)
         out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -76,7 +68,7 @@ def test_ray_resumes_the_shard_of_a_killed_worker(command, world, tiny_model, tm
     for number in range(2):
         alone = RunDir(tmp_path / "alone").passage_shard(number, 2)
         assert run.passage_shard(number, 2).read_bytes() == alone.read_bytes()
-    with encode(settings, *sizes, *engine, "shard=7") as process:
+    with Script("encode", *settings, *sizes, *engine, "shard=7") as process:
         _, err = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "shard: 7 does not exist, num_shards=2 has 0 to 1. Correct shard. The log is in " in err

@@ -2,19 +2,16 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
+from support.processes import Script
 from support.world import ROOT, question
 
 EXAMPLES = ROOT / "examples" / "python"
 
 
 def run(name, *words, folder):
-    done = subprocess.run([sys.executable, EXAMPLES / f"{name}.py", *words], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return Script(EXAMPLES / f"{name}.py", *words, folder=folder).finish()
 
 
 @pytest.mark.parametrize("name", ["train", "encode", "search", "evaluate"])

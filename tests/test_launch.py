@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 
 import pytest
@@ -15,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.metrics import logged_rows
+from support.processes import Script
 from support.world import ROOT, settings_of, training_row, write_jsonl
 
 from dpr_lightning import open_embeddings
@@ -30,12 +30,6 @@ OWN_DATA = {
     "queries.test": "test.jsonl",
     "qrels.test": "test.qrels",
 }
-
-
-def start(name, *overrides, folder, environment=None, **options):
-    words, pipe = [sys.executable, str(ROOT / f"{name}.py"), *overrides], subprocess.PIPE
-    environment = os.environ | (environment or {})
-    return subprocess.Popen(words, cwd=folder, env=environment, text=True, stdout=pipe, stderr=pipe, **options)
 
 
 def end(process):
@@ -72,7 +66,7 @@ def test_a_mistake_ends_the_process_with_one_line_on_stderr(world, tiny_model, t
             script, overrides, _ = PROCESSES[kind]
             path = {"PATH": ""} if kind == "no SLURM" else None
             overrides = [*settings_of(world, tiny_model, "run"), *overrides]
-            started[kind] = start(script, *overrides, folder=tmp_path, environment=path)
+            started[kind] = Script(script, *overrides, folder=tmp_path, environment=path)
         ended |= {kind: end(process) for kind, process in started.items()}
     for kind, (code, out, err) in ended.items():
         assert (code, err.count("\n")) == (1, 1), (kind, err)
@@ -98,11 +92,10 @@ def test_an_unknown_key_suggests_the_closest_one(key, meant):
 @pytest.mark.parametrize(("extra", "hint"), [([], ""), (["overwrite=true"], " without overwrite=true")])
 def test_ctrl_c_saves_the_last_step_and_the_same_command_continues(settings, command, tmp_path, extra, hint):
     long = [*settings, "trainer.max_epochs=100000", "data.num_workers=1"]
-    process = start("train", *long, *extra, folder=tmp_path, start_new_session=True)
+    process = Script("train", *long, *extra, folder=tmp_path)
     with process:
         while not (tmp_path / "run" / "train" / "metrics.csv").exists():
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.05)
+            process.stay(0.05)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         code, _, err = end(process)
     assert code == 130
@@ -195,11 +188,11 @@ def test_help_and_version(command, name):
 
 
 def test_warnings_of_libraries_go_to_the_log(settings, tmp_path):
-    """Lightning warns of a logging interval that is longer than an epoch."""
-    process = start("train", *settings, "trainer.log_every_n_steps=500", folder=tmp_path)
-    code, out, err = end(process)
-    assert (code, err) == (0, "")
-    assert "smaller than the logging interval" in out
+    """Lightning warns of a logging interval that is longer than an epoch. A new process also shows warnings of imports."""
+    words = [sys.executable, ROOT / "train.py", *settings, "trainer.log_every_n_steps=500"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "smaller than the logging interval" in done.stdout
     assert (
         "smaller than the logging interval"
         in next((tmp_path / "run" / "logs" / "train").glob("*/train.log")).read_text()
@@ -208,7 +201,7 @@ def test_warnings_of_libraries_go_to_the_log(settings, tmp_path):
 
 def test_a_full_disk_under_the_log_does_not_disturb_a_command(settings, finished_run, tmp_path):
     full = "hydra.job_logging.handlers.file.filename=/dev/full"
-    process = start("evaluate", *settings, f"run_dir={finished_run}", "overwrite=true", full, folder=tmp_path)
+    process = Script("evaluate", *settings, f"run_dir={finished_run}", "overwrite=true", full, folder=tmp_path)
     code, out, err = end(process)
     assert (code, err) == (0, "")
     assert "answer accuracy" in out
@@ -336,7 +329,7 @@ def test_the_first_failing_job_ends_a_sweep(command, settings, finished_run, tmp
 def test_a_sweep_trains_each_job_once_on_two_devices(settings, tmp_path):
     """Lightning starts the process of the second device with sys.argv, and leaves its traces in the environment."""
     devices = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=4"]
-    process = start("train", "-m", *settings, *devices, "seed=7,8", folder=tmp_path)
+    process = Script("train", "-m", *settings, *devices, "seed=7,8", folder=tmp_path)
     code, out, err = end(process)
     assert (code, err) == (0, "")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"logs", "seed-7", "seed-8"}

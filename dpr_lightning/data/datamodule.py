@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -161,7 +162,10 @@ class RetrievalDataModule(pl.LightningDataModule):
     def _loader_options(self) -> dict[str, Any]:
         if self.num_workers:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a worker's fork does not copy threads
+        # With the server that forks workers by default from Python 3.14 on, a signal to all processes would end them.
+        forks = self.num_workers > 0 and sys.platform == "linux"
         return {
+            "multiprocessing_context": "fork" if forks else None,
             "collate_fn": self.collate,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,

@@ -1,6 +1,5 @@
 """Workers on several devices: each command runs once, failures stop no other, no worker outlives its parent."""
 
-import contextlib
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.embedding_files import identity
+from support.processes import Script
 from support.world import ROOT
 
 from dpr_lightning.embeddings.shards import open_passages
@@ -140,12 +140,10 @@ def test_workers_encode_the_shards_of_one_process(command, settings, tiny_model,
     settings = [*settings, f"model_dir={tiny_model}", "num_shards=2"]
     folder = tmp_path / "run" / "embeddings" / "passage"
     busy, other = folder / "00-of-02.safetensors", folder / "01-of-02.safetensors"
-    words = [sys.executable, str(ROOT / "encode.py"), *settings, "devices=2"]
     with EmbeddingWriter(busy, identity(20), [""] * 20, dim=5, dtype="float32", chunk_size=3) as writer:
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        process = Script("encode", *settings, "devices=2", folder=tmp_path)
         while not other.exists():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                pytest.fail(f"ended early with {process.wait(0.05)}: {process.stderr.read()}")
+            process.stay(0.05)
         writer.partial.unlink()
     out, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (0, "")

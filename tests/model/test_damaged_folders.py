@@ -2,15 +2,14 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.model_folders import load_model, save_model, save_tokenizer, save_transformer
-from support.world import ROOT, WORDS
+from support.processes import Script
+from support.world import WORDS
 from transformers import (
     AutoTokenizer,
     BartConfig,
@@ -228,12 +227,13 @@ def test_code_in_a_folder_never_runs(tmp_path, file, model_type):
         if model_type == "harm":
             described["tokenizer_class"] = "Tokenizer"
     (folder / file).write_text(json.dumps(described))
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(folder)], input="y\n" * 9, cwd=ROOT, capture_output=True, text=True
-    )
+    script = tmp_path / "load.py"
+    script.write_text(LOAD)
+    with Script(script, folder, stdin="y\n" * 9) as process:
+        out, err = process.communicate(timeout=120)
     assert not marker.exists()
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
+    assert out == ""
+    assert "Traceback" not in err
     if file == "config.json" and model_type == "harm":
         line = f"name_or_path: {folder} needs Python code of its own, which never runs here. Choose another model.\n"
-        assert (done.returncode, done.stderr.splitlines()[-1] + "\n") == (1, line)
+        assert (process.returncode, err.splitlines()[-1] + "\n") == (1, line)

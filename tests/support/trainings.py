@@ -1,15 +1,11 @@
 """Trainings as processes that a test can signal or kill, and comparisons of their results."""
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
 
-import pytest
 from safetensors.torch import load_file
 from support.metrics import logged_rows
-from support.world import ROOT
+from support.processes import Script
 
 CACHED = ("grad_cache.query_chunk_size=3", "grad_cache.passage_chunk_size=5")
 TWO_PROCESSES = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=4")
@@ -23,15 +19,7 @@ def overridden(settings, run_dir, *overrides):
 
 def start(settings, run_dir, *overrides):
     """Start train.py as the leader of its own process group."""
-    command = [sys.executable, str(ROOT / "train.py"), *overridden(settings, run_dir, *overrides)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def finish(process):
-    """Return what a training printed that did not fail."""
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    return out
+    return Script("train", *overridden(settings, run_dir, *overrides))
 
 
 def logged_steps(run_dir):
@@ -42,8 +30,7 @@ def logged_steps(run_dir):
 def signal_at(step, process, run_dir, number=signal.SIGKILL):
     """Send a signal to the whole process group as soon as `step` is logged; return stdout and stderr."""
     while len(logged_steps(run_dir)) <= step:
-        with contextlib.suppress(subprocess.TimeoutExpired):  # leaves the CPU to the training meanwhile
-            pytest.fail(f"ended early with {process.wait(0.05)}: {process.stderr.read()}")
+        process.stay(0.05)  # leaves the CPU to the training meanwhile
     os.killpg(process.pid, number)
     return process.communicate(timeout=120)
 

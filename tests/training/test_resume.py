@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from support.trainings import CACHED, assert_same, finish, logged_steps, overridden, signal_at, start
+from support.trainings import CACHED, assert_same, logged_steps, overridden, signal_at, start
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_a_killed_training_ends_with_the_same_bits(settings, undisturbed, tmp_pa
     run = tmp_path / "killed"
     signal_at(2, start(settings, run, *overrides), run)
     signal_at(17, start(settings, run, *overrides), run)
-    assert "resumed from" in finish(start(settings, run, *overrides))
+    assert "resumed from" in start(settings, run, *overrides).finish()
     assert_same(run, undisturbed(*[override for override in overrides if "workers" not in override]))
     assert len(logged_steps(run)) == 40
 
@@ -35,7 +35,7 @@ def test_a_damaged_checkpoint_is_skipped(settings, undisturbed, tmp_path):
     signal_at(5, start(settings, run), run)
     newest, before = sorted((run / "train" / "checkpoints").glob("step-*.ckpt"), reverse=True)[:2]
     os.truncate(newest, newest.stat().st_size // 2)
-    out = finish(start(settings, run))
+    out = start(settings, run).finish()
     assert f"{newest} is damaged" in out
     assert f"resumed from {before}" in out
     assert_same(run, undisturbed())

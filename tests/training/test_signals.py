@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from support.trainings import CACHED, TWO_PROCESSES, assert_same, finish, logged_steps, overridden, signal_at, start
+from support.trainings import CACHED, TWO_PROCESSES, assert_same, logged_steps, overridden, signal_at, start
 
 from dpr_lightning.locks import exclusive_lock
 from dpr_lightning.run_dir import RunDir
@@ -16,8 +16,8 @@ RARE = "checkpoint.every_n_steps=1000"
 def stop_at(step, settings, run, *overrides, number):
     """Signal all processes of a training at a step, and check that they end with a checkpoint of their last step."""
     process = start(settings, run, RARE, *overrides)
-    out, _ = signal_at(step, process, run, number)  # returns when all processes have closed their output
-    assert process.returncode == 128 + signal.SIGTERM
+    out, err = signal_at(step, process, run, number)  # returns when all processes have closed their output
+    assert process.returncode == 128 + signal.SIGTERM, err
     steps = logged_steps(run)[-1][0] + 1
     assert find_checkpoint(run / "train" / "checkpoints").stem == f"step-{steps:08d}"
     assert f"stopped by {number.name}; the same command continues from step {steps}\n" in out
@@ -29,7 +29,7 @@ def test_a_training_with_workers_ends_with_the_same_bits_after_signals(command, 
     run, undisturbed = tmp_path / "stopped", tmp_path / "undisturbed"
     for step, number in ((1, signal.SIGUSR2), (14, signal.SIGTERM)):
         stop_at(step, settings, run, "data.num_workers=2", number=number)
-    assert "resumed from" in finish(start(settings, run, RARE, "data.num_workers=2"))
+    assert "resumed from" in start(settings, run, RARE, "data.num_workers=2").finish()
     assert command("train", *overridden(settings, undisturbed))[0] == 0
     assert_same(run, undisturbed)
 
@@ -40,8 +40,8 @@ def test_two_processes_with_gradient_cache_end_with_the_same_bits_after_a_kill_a
     common = (*TWO_PROCESSES, *CACHED, "data.num_workers=1")
     signal_at(2, start(settings, run, *common), run)
     stop_at(17, settings, run, *common, number=signal.SIGUSR1)
-    assert "resumed from" in finish(start(settings, run, RARE, *common))
-    finish(start(settings, undisturbed, *common))
+    assert "resumed from" in start(settings, run, RARE, *common).finish()
+    start(settings, undisturbed, *common).finish()
     assert_same(run, undisturbed)
     assert len(logged_steps(run)) == 40
 

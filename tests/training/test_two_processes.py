@@ -1,11 +1,8 @@
 """train.py in two real processes learns and logs the same as in one."""
 
-import subprocess
-import sys
-
 import pytest
 from support.metrics import logged_rows
-from support.world import ROOT
+from support.processes import Script
 
 COLUMNS = ("step", "train/loss", "val/mean_rank", "val/accuracy", "val/mrr")
 
@@ -34,8 +31,7 @@ def test_two_processes_log_the_loss_and_validation_of_one(command, settings, no_
     code, _, err = command("train", *common)
     assert code == 0, err
     pair = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=4", f"run_dir={tmp_path}/two"]
-    done = subprocess.run([sys.executable, ROOT / "train.py", *common, *pair], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    Script("train", *common, *pair).finish()
     one, two = reported(tmp_path / "run"), reported(tmp_path / "two")
     assert len(one) >= 8 and len({tuple(row[2:]) for row in one}) > 2
     assert two == [pytest.approx(row, rel=1e-4) for row in one]  # sums in another order
