@@ -1,5 +1,6 @@
 # make quickstart   install, build the example data, train, encode, search, evaluate, compare
 # make test         install, check and test
+# make coverage     the tests, with the lines that they reach; takes half as long again
 # make test-slurm   start a SLURM cluster on this machine (root, Debian 12), run the tests marked slurm, stop it
 # make bench        measure speed as ratios
 # PYTHON=python3 make … uses your own environment; it needs the dependencies, but not this package.
@@ -11,12 +12,15 @@ PYTHON := .venv/bin/python
 INSTALLED := .venv/installed
 endif
 
-.PHONY: quickstart test test-slurm lint bench clean
+.PHONY: quickstart test coverage test-slurm lint bench clean
 
 quickstart: $(INSTALLED)
 	PYTHON=$(PYTHON) bash examples/quickstart/run.sh
 
 test: lint
+	$(PYTHON) -m pytest --numprocesses 2
+
+coverage: $(INSTALLED)
 	$(PYTHON) -m coverage erase
 	$(PYTHON) -m pytest --numprocesses 2 --cov --cov-report=term --cov-fail-under=90
 
