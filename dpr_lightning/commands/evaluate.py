@@ -1,12 +1,33 @@
 """Measure how often a ranking holds an answer."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from dpr_lightning.data.readers import find_files
 from dpr_lightning.launch import Config, command
+from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir
 
+_GROUPS = ("", "data", "evaluate")
 
-@command
+
+def checks(config: Config) -> Iterator[Check]:
+    """Yield the checks of the settings and of the paths of ranking, qrels and data."""
+    from dpr_lightning.evaluation.checks import check_inputs, check_settings
+
+    keys = {"qrels": f"data.qrels.{config['split']}"}
+    yield partial(config.call, check_settings, *_GROUPS, keys=keys)
+    for key in (f"data.queries.{config['split']}", "data.corpus"):
+        yield partial(find_files, config[key], name=key, hub="skip")
+    yield partial(config.call, check_inputs, *_GROUPS, keys=keys, run=RunDir(Path(config["run_dir"])))
+
+
+def add_plan(config: Config, plan: Plan) -> None:
+    pass
+
+
+@command(checks=checks, plan=add_plan)
 def evaluate(config: Config) -> str:
     """Write the metrics of a ranking and a line per question, and return them as a table."""
     from dpr_lightning.data.sources import open_corpus, open_queries
@@ -19,9 +40,7 @@ def evaluate(config: Config) -> str:
     corpus = config.call(open_corpus, "data", keys={"files": "data.corpus"}, name="data.corpus")
     evaluation = config.call(
         stage.evaluate,
-        "",
-        "data",
-        "evaluate",
+        *_GROUPS,
         run=run,
         queries=queries,
         corpus=corpus,

@@ -1,12 +1,32 @@
 """Fetch and convert what the commands of an experiment read."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from dpr_lightning.data.readers import find_files
 from dpr_lightning.launch import Config, command, explicit_keys
+from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir
 
 
-@command
+def checks(config: Config) -> Iterator[Check]:
+    """Yield the checks of all paths of data."""
+    for key in _data_keys(config):
+        yield partial(find_files, config[key], name=key, hub="skip")
+
+
+def add_plan(config: Config, plan: Plan) -> None:
+    pass
+
+
+def _data_keys(config: Config) -> list[str]:
+    """Return the keys of data that name files."""
+    keys = ("data.train", "data.dev", "data.corpus", f"data.queries.{config['split']}")
+    return [key for key in keys if config[key]]
+
+
+@command(checks=checks, plan=add_plan)
 def prepare(config: Config) -> str:
     """Fetch the model, unless the run has trained one, and open all data files once."""
     from dpr_lightning.data.datamodule import RetrievalDataModule

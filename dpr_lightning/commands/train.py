@@ -1,11 +1,57 @@
 """Train a bi-encoder."""
 
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from dpr_lightning.data.readers import find_files
 from dpr_lightning.errors import FinishedError
 from dpr_lightning.launch import Config, command, config_errors, explicit_keys, training_run
-from dpr_lightning.training_config import check_training_config, save_training_config
+from dpr_lightning.plan import Check, Plan
+from dpr_lightning.run_dir import RunDir
+from dpr_lightning.training_config import check_finished_training, check_training_config, save_training_config
 
 
-@command
+def checks(config: Config) -> Iterator[Check]:
+    """Yield the checks of the settings, of the paths of data and model, of devices and of a finished model."""
+    from dpr_lightning.data.checks import check_loading, check_sampling
+    from dpr_lightning.model.folder import check_model
+    from dpr_lightning.model.settings import Settings
+    from dpr_lightning.training.checks import check_checkpoints, check_devices, check_grad_cache, check_validation
+
+    def model() -> None:
+        settings = config.call(Settings, "model")
+        config.call(check_model, "model", settings=settings, explicit=explicit_keys("model"))
+
+    def validation() -> None:
+        stopping = {name: f"early_stopping.{name}" for name in ("patience", "monitor", "mode")}
+        config.call(check_validation, "checkpoint", keys=stopping, validates=bool(config["data.dev"]))
+
+    yield partial(_refuse_finished, config)
+    yield partial(config.call, check_sampling, "data")
+    yield partial(config.call, check_loading, "data", "")
+    yield partial(find_files, config["data.train"], name="data.train", hub="skip")
+    if config["data.dev"]:
+        yield partial(find_files, config["data.dev"], name="data.dev", hub="skip")
+    yield model
+    yield partial(config.call, check_grad_cache, "grad_cache")
+    yield partial(config.call, check_checkpoints, "checkpoint")
+    yield validation
+    yield partial(config.call, check_devices, "trainer")
+
+
+def _refuse_finished(config: Config) -> None:
+    run = RunDir(Path(config["run_dir"]))
+    if run.is_trained and not (config["overwrite"] or config.skips_finished):
+        check_finished_training(config.values, run)
+        raise FinishedError(run.model)
+
+
+def add_plan(config: Config, plan: Plan) -> None:
+    pass
+
+
+@command(checks=checks, plan=add_plan)
 def train(config: Config) -> str:
     """Train a bi-encoder into RUN/model, or continue an interrupted training."""
     from pytorch_lightning import seed_everything
