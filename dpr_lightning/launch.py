@@ -79,6 +79,10 @@ class Config(Arguments):
         """Whether an output that is finished already is skipped: in a sweep, or where a script calls all stages."""
         return bool(self["skip_finished"]) or HydraConfig.get().mode == RunMode.MULTIRUN
 
+    def described(self, keys: Iterable[str]) -> str:
+        """Return settings as a user would type them, those that are not set left out."""
+        return " ".join(f"{key}={self[key]}" for key in keys if self[key] is not None)
+
     def instantiate(self, key: str, *, omit: Collection[str] = (), **given: Any) -> Any:
         """Make the object that a group with `_target_` describes; with `_partial_`, a function that makes it.
 
@@ -116,8 +120,8 @@ def command(
 
     Args:
         checks: Returns the checks that are made before the task. They import neither torch nor a model.
-        plan: Adds what the task would do to a plan. With `plan=true`, this is done instead of the task, and the problems
-            of all checks are listed.
+        plan: Adds what the task would do to a plan. With `plan=true`, the plan is printed instead, with the problems
+            that all checks find.
     """
     return lambda task: _command(task, checks, plan)
 

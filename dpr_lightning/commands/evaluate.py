@@ -24,7 +24,16 @@ def checks(config: Config) -> Iterator[Check]:
 
 
 def add_plan(config: Config, plan: Plan) -> None:
-    pass
+    """Add questions, passages, ranking and figures to a plan."""
+    from dpr_lightning.data.plan import count_rows
+    from dpr_lightning.evaluation.plan import add_evaluation
+
+    plan.add("settings", config.described(("data.answers", "data.match_title", "topk", "evaluate.measures")))
+    split = config["split"]
+    for key, kind in ((f"data.queries.{split}", "queries"), ("data.corpus", "corpus")):
+        config.call(count_rows, "data", plan=plan, files=config[key], kind=kind, name=key)
+    run, keys = RunDir(Path(config["run_dir"])), {"qrels": f"data.qrels.{split}"}
+    config.call(add_evaluation, *_GROUPS, keys=keys, plan=plan, run=run)
 
 
 @command(checks=checks, plan=add_plan)

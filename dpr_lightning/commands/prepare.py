@@ -17,7 +17,14 @@ def checks(config: Config) -> Iterator[Check]:
 
 
 def add_plan(config: Config, plan: Plan) -> None:
-    pass
+    """Add the rows of all data files to a plan."""
+    from dpr_lightning.data.plan import count_rows
+
+    kinds = {"data.train": "training", "data.dev": "training", "data.corpus": "corpus"}
+    for key in _data_keys(config):
+        texts = {"corpus": config["data.corpus"], "queries": config[f"data.queries.{key.rpartition('.')[2]}"]}
+        kind = kinds.get(key, "queries")
+        config.call(count_rows, "data", plan=plan, files=config[key], kind=kind, name=key, texts=texts)
 
 
 def _data_keys(config: Config) -> list[str]:

@@ -16,7 +16,11 @@ def checks(config: Config) -> Iterator[Check]:
 
 
 def add_plan(config: Config, plan: Plan) -> None:
-    pass
+    """Add what is merged, and its space, to a plan."""
+    from dpr_lightning.retrieval.plan import add_reduce
+
+    plan.add("settings", config.described(("depth", "format")))
+    config.call(add_reduce, "", plan=plan, run=RunDir(Path(config["run_dir"])))
 
 
 @command(checks=checks, plan=add_plan)

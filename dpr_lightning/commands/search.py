@@ -1,5 +1,7 @@
 """Rank the passages for each query."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,8 @@ from dpr_lightning.run_dir import TEXT_METHODS, RunDir
 
 if TYPE_CHECKING:
     from dpr_lightning.retrieval.methods import Method
+
+_PLANNED = ("method", "index", "depth", "memory", "format", "ann.nprobe", "ann.ef_search", "ann.rescore")
 
 
 def checks(config: Config) -> Iterator[Check]:
@@ -30,10 +34,22 @@ def checks(config: Config) -> Iterator[Check]:
 
 
 def add_plan(config: Config, plan: Plan) -> None:
-    pass
+    """Add what is searched, passes, memory and space to a plan."""
+    from dpr_lightning.data.plan import count_rows
+    from dpr_lightning.retrieval.plan import add_search
+
+    plan.add("settings", config.described(_PLANNED))
+    method, texts = _method(config), [None, None]
+    if method.reads_texts:
+        kinds = zip(_text_keys(config), ("queries", "corpus"), strict=True)
+        counted = [
+            config.call(count_rows, "data", plan=plan, files=config[key], kind=kind, name=key) for key, kind in kinds
+        ]
+        texts = [one.rows if one else None for one in counted]
+    config.call(add_search, "", plan=plan, run=RunDir(Path(config["run_dir"])), method=method, texts=texts)
 
 
-def _method(config: Config) -> "Method":
+def _method(config: Config) -> Method:
     from dpr_lightning.retrieval.bm25 import Bm25Settings
     from dpr_lightning.retrieval.fusion import HybridSettings
     from dpr_lightning.retrieval.methods import Method

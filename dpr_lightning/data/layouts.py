@@ -40,7 +40,7 @@ class Layout(NamedTuple):
     names: Mapping[str, str]
     convert: Callable[[int, Record, Texts], Record] | None = None
     group: Callable[[Iterator[Numbered], Path], Iterator[Numbered]] | None = None
-    ids: tuple[str, ...] = ()
+    ids: tuple[Kind, ...] = ()
 
     def matches(self, fields: Sequence[str]) -> bool:
         """Return whether a file with these fields has this layout."""

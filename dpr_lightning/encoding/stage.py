@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,8 +20,10 @@ from dpr_lightning.encoding.checks import check_encoding, check_finished_setting
 from dpr_lightning.encoding.devices import Device, run_on_devices
 from dpr_lightning.encoding.loop import Speed, encode_rows
 from dpr_lightning.encoding.progress import Progress
+from dpr_lightning.encoding.space import bytes_to_write, file_bytes
 from dpr_lightning.errors import FinishedError, UserError
 from dpr_lightning.files import size_text
+from dpr_lightning.machine import check_free_space
 from dpr_lightning.model.bi_encoder import BiEncoder
 from dpr_lightning.model.inference import for_inference, resolve_precision
 from dpr_lightning.model.packed import packed_if_supported
@@ -101,6 +103,7 @@ class ShardEncoder:
             self.check_finished(path, shard=shard, num_shards=num_shards)
             raise FinishedError(path)
         rows = shard_rows(shard, num_shards, len(self.source.rows))
+        self.check_space({path: len(rows)})
         field = "docid" if self.side == "passage" else "query_id"
         column = self.source.rows.select_columns([field]).with_format("arrow")
         ids = Ids.of_column(column[rows.start : rows.stop][field])
@@ -162,12 +165,29 @@ class ShardEncoder:
 
     def _tokenize_from(self, first_row: int) -> Callable[[range], list[list[int]]]:
         def token_ids(rows: range) -> list[list[int]]:
-            texts = self.source.rows[first_row + rows.start : first_row + rows.stop]
-            if self.side == "query":
-                return self.inputs.encode_queries(texts["query"])
-            return self.inputs.encode_passages(texts["title"], texts["text"])
+            return self.tokenize(self.source.rows[first_row + rows.start : first_row + rows.stop])
 
         return token_ids
+
+    def tokenize(self, texts: Mapping[str, Sequence[str]]) -> list[list[int]]:
+        """Return the token ids of some rows, given as columns."""
+        if self.side == "query":
+            return self.inputs.encode_queries(texts["query"])
+        return self.inputs.encode_passages(texts["title"], texts["text"])
+
+    def bytes_to_write(self, files: Mapping[Path, int], *, at_once: int = 1) -> int:
+        """Return the free space that encoding files takes, given their rows; see `space.py`."""
+        sizes = {path: file_bytes(rows, self.dim, self.dtype) for path, rows in files.items()}
+        return bytes_to_write(sizes, at_once=at_once)
+
+    def check_space(self, files: Mapping[Path, int], *, at_once: int = 1) -> None:
+        """Raise UserError if the disk has too little space for the files; see `bytes_to_write`."""
+        for path in list(files)[:1]:
+            needed, remedy = (
+                self.bytes_to_write(files, at_once=at_once),
+                "set `dtype`=float16, or choose another run_dir",
+            )
+            check_free_space(path.parent, needed, what=f"encoding {sum(files.values()):,} rows", remedy=remedy)
 
 
 def encode_passages(run: RunDir, encoder: ShardEncoder, *, shard: int | None, num_shards: int | str) -> str:
@@ -181,6 +201,7 @@ def encode_passages(run: RunDir, encoder: ShardEncoder, *, shard: int | None, nu
         check_num_shards(run, num_shards)
         return encoder.encode(run.passage_shard(shard, num_shards), shard=shard, num_shards=num_shards)
     missing = missing_shards(run, encoder, num_shards)
+    encoder.check_space(_rows_of(missing, encoder, num_shards))
 
     def encode(number: int) -> None:
         _log.info(encoder.encode(missing[number], shard=number, num_shards=num_shards))
@@ -218,6 +239,7 @@ def encode_passages_on_devices(
     start = time.perf_counter()
     num_shards = _resolve_num_shards(run, encoder, num_shards)
     missing = missing_shards(run, encoder, num_shards)
+    encoder.check_space(_rows_of(missing, encoder, num_shards), at_once=len(devices))
     before = {path: file_state(path) for path in missing.values()}
     workers = [f"worker {number}" for number in range(min(len(devices), len(missing)))]
     failed = run_on_devices(devices, {worker: command(worker) for worker in workers})
@@ -247,6 +269,11 @@ def missing_shards(run: RunDir, encoder: ShardEncoder, num_shards: int) -> dict[
         else:
             missing[number] = path
     return missing
+
+
+def _rows_of(shards: Mapping[int, Path], encoder: ShardEncoder, num_shards: int) -> dict[Path, int]:
+    rows = len(encoder.source.rows)
+    return {path: len(shard_rows(number, num_shards, rows)) for number, path in shards.items()}
 
 
 def _resolve_num_shards(run: RunDir, encoder: ShardEncoder, num_shards: int | str) -> int:

@@ -34,6 +34,14 @@ def check_model(name_or_path: str | Path, *, settings: Settings, explicit: Colle
         saved_settings(folder, settings, explicit)
 
 
+def is_on_this_machine(name_or_path: str | Path) -> bool:
+    """Return whether a model is a folder, or has been fetched from the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name = str(name_or_path)
+    return Path(name).expanduser().is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+
 def saved_settings(folder: Path, given: Settings, explicit: Collection[str]) -> Settings:
     """Return the settings of a folder of ours. Raises UserError if one on which the caller insists differs."""
     saved = Settings.load(folder)
