@@ -108,11 +108,16 @@ def report_user_errors(
     except mistakes as error:
         if traceback:
             raise
-        is_path = isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS)
-        line = re.sub(r"`([\w.-]+)`", r"\1", message(UserError(_os_problem(error)) if is_path else error))
-        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
+        line = error_line(error, message)
         print(line, file=sys.stderr)
         raise ReportedMistake(line) from error
+
+
+def error_line(error: Exception, message: Callable[[Exception], str] = str) -> str:
+    """Return the line to print for a user's mistake; `message` returns what it says."""
+    is_path = isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS)
+    line = re.sub(r"`([\w.-]+)`", r"\1", message(UserError(_os_problem(error)) if is_path else error))
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
 
 
 def _os_problem(error: Any) -> str:

@@ -7,8 +7,9 @@ import functools
 import logging
 import os
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.call_record import forgotten_if_refused, recorded_end, write_call_record
 from dpr_lightning.command_line import decoded_split, hydra_words, quoted, with_name
 from dpr_lightning.config_folders import config_folder
-from dpr_lightning.errors import FinishedError, UserError, report_user_errors
+from dpr_lightning.errors import FinishedError, UserError, error_line, report_user_errors
 from dpr_lightning.guidance import error_message, next_command
+from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir, folder_name
 from dpr_lightning.slurm import queued_again
 from dpr_lightning.submitted import failures_in_one_line, passed_to_launching_command
@@ -36,7 +38,7 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
     **dict.fromkeys(("name", "run_dir", "split"), str),
     **dict.fromkeys(("model_dir", "run_file"), str | None),
-    **dict.fromkeys(("overwrite", "skip_finished"), bool),
+    **dict.fromkeys(("overwrite", "skip_finished", "plan"), bool),
     "seed": int,
 }
 _GROUPS = (
@@ -72,6 +74,15 @@ class Config(Arguments):
         """Return the value under a dotted key."""
         return self.select(key)
 
+    @property
+    def skips_finished(self) -> bool:
+        """Whether an output that is finished already is skipped: in a sweep, or where a script calls all stages."""
+        return bool(self["skip_finished"]) or HydraConfig.get().mode == RunMode.MULTIRUN
+
+    def described(self, keys: Iterable[str]) -> str:
+        """Return settings as a user would type them, those that are not set left out."""
+        return " ".join(f"{key}={self[key]}" for key in keys if self[key] is not None)
+
     def instantiate(self, key: str, *, omit: Collection[str] = (), **given: Any) -> Any:
         """Make the object that a group with `_target_` describes; with `_partial_`, a function that makes it.
 
@@ -102,8 +113,23 @@ class Config(Arguments):
         return instantiate_now
 
 
-def command(task: Callable[[Config], str]) -> Callable[[], None]:
-    """Turn `task(config)` into the command of its name.
+def command(
+    *, checks: Callable[[Config], Iterable[Check]], plan: Callable[[Config, Plan], None]
+) -> Callable[[Callable[[Config], str]], Callable[[], None]]:
+    """Return a decorator that turns `task(config)` into the command of its name.
+
+    Args:
+        checks: Returns the checks that are made before the task. They import neither torch nor a model.
+        plan: Adds what the task would do to a plan. With `plan=true`, the plan is printed instead, with the problems
+            that all checks find.
+    """
+    return lambda task: _command(task, checks, plan)
+
+
+def _command(
+    task: Callable[[Config], str], checks: Callable[[Config], Iterable[Check]], plan: Callable[[Config, Plan], None]
+) -> Callable[[], None]:
+    """Turn a task into a command; see `command`.
 
     Hydra composes `conf/NAME.yaml` with the command line. The task runs once or, with `-m`, for each combination, and
     the text that it returns is printed. A user's mistake ends the process with one line on stderr and exit code 1
@@ -134,6 +160,11 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
             _check_keys(config)
             if recalled:
                 _log.info(recalled)
+            if config["plan"]:
+                _show_plan(task.__name__, config, checks, plan)
+                return None
+            for check in checks(config):
+                check()
             if text := _run_or_skip(task, config):
                 print(_logged(text), flush=True)
                 end["line"] = text.partition("\n")[0]
@@ -152,11 +183,45 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         for message in (".*LeafSpec", ".*srun. command is av", "The version_base par", "hydra.utils.instantiate"):
             warnings.filterwarnings("ignore", message)  # Lightning on a newer torch and on a login node; Hydra 1.4
         os.environ[_FULL_ERROR] = "1"  # makes Hydra raise errors while it composes, instead of printing them
-        with report(message=lambda error: error_message(error, Config({}), task.__name__)), failures_in_one_line():
-            sys.argv[1:] = hydra_words(with_name(sys.argv[1:]))
+        with (
+            report(message=lambda error: error_message(error, Config({}), task.__name__)),
+            failures_in_one_line(),
+            _without_traces(hydra_words(with_name(sys.argv[1:]))) as words,
+        ):
+            sys.argv[1:] = words
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=task.__name__)(run)()
 
     return entry
+
+
+@contextlib.contextmanager
+def _without_traces(words: list[str]) -> Iterator[list[str]]:
+    """Yield a command line; with `plan=true` it runs here, and its log folder is deleted at the end."""
+    plans = [word.partition("=")[2].lower() for word in words if word.lstrip("+").startswith("plan=")]
+    if plans[-1:] != ["true"]:
+        yield words
+        return
+    words = [word for word in words if not word.startswith(("hydra/launcher=", "hydra.launcher."))]
+    with tempfile.TemporaryDirectory(prefix="dpr_lightning-plan-") as folder:
+        yield [*words, f"hydra.run.dir={quoted(folder)}", f"hydra.sweep.dir={quoted(folder)}"]
+
+
+def _show_plan(
+    command: str,
+    config: Config,
+    checks: Callable[[Config], Iterable[Check]],
+    add_plan: Callable[[Config, Plan], None],
+) -> None:
+    """Print what a command would do, and on stderr a line for each problem; with problems, end with exit code 1."""
+    plan = Plan()
+    plan.check(checks(config))
+    with plan.collected():
+        add_plan(config, plan)
+    print(plan, flush=True)
+    for problem in plan.problems:
+        print(error_line(problem, lambda error: error_message(error, config, command)), file=sys.stderr)
+    if plan.problems:
+        raise SystemExit(1)
 
 
 def _recall(command: str, config: Config) -> str:
@@ -174,7 +239,7 @@ def _run_or_skip(task: Callable[[Config], str], config: Config) -> str:
         with queued_again():
             text = task(config)
     except FinishedError as error:
-        if HydraConfig.get().mode != RunMode.MULTIRUN and not config["skip_finished"]:
+        if not config.skips_finished:
             raise
         return f"{error.path}: finished already, skipped"
     following = next_command(task.__name__, config) if text and not config["skip_finished"] else None

@@ -1,12 +1,42 @@
 """Measure how often a ranking holds an answer."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from dpr_lightning.data.readers import find_files
 from dpr_lightning.launch import Config, command
+from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir
 
+_GROUPS = ("", "data", "evaluate")
 
-@command
+
+def checks(config: Config) -> Iterator[Check]:
+    """Yield the checks of the settings and of the paths of ranking, qrels and data."""
+    from dpr_lightning.evaluation.checks import check_inputs, check_settings
+
+    keys = {"qrels": f"data.qrels.{config['split']}"}
+    yield partial(config.call, check_settings, *_GROUPS, keys=keys)
+    for key in (f"data.queries.{config['split']}", "data.corpus"):
+        yield partial(find_files, config[key], name=key, hub="skip")
+    yield partial(config.call, check_inputs, *_GROUPS, keys=keys, run=RunDir(Path(config["run_dir"])))
+
+
+def add_plan(config: Config, plan: Plan) -> None:
+    """Add questions, passages, ranking and figures to a plan."""
+    from dpr_lightning.data.plan import count_rows
+    from dpr_lightning.evaluation.plan import add_evaluation
+
+    plan.add("settings", config.described(("data.answers", "data.match_title", "topk", "evaluate.measures")))
+    split = config["split"]
+    for key, kind in ((f"data.queries.{split}", "queries"), ("data.corpus", "corpus")):
+        config.call(count_rows, "data", plan=plan, files=config[key], kind=kind, name=key)
+    run, keys = RunDir(Path(config["run_dir"])), {"qrels": f"data.qrels.{split}"}
+    config.call(add_evaluation, *_GROUPS, keys=keys, plan=plan, run=run)
+
+
+@command(checks=checks, plan=add_plan)
 def evaluate(config: Config) -> str:
     """Write the metrics of a ranking and a line per question, and return them as a table."""
     from dpr_lightning.data.sources import open_corpus, open_queries
@@ -19,9 +49,7 @@ def evaluate(config: Config) -> str:
     corpus = config.call(open_corpus, "data", keys={"files": "data.corpus"}, name="data.corpus")
     evaluation = config.call(
         stage.evaluate,
-        "",
-        "data",
-        "evaluate",
+        *_GROUPS,
         run=run,
         queries=queries,
         corpus=corpus,

@@ -1,12 +1,39 @@
 """Fetch and convert what the commands of an experiment read."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from dpr_lightning.data.readers import find_files
 from dpr_lightning.launch import Config, command, explicit_keys
+from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir
 
 
-@command
+def checks(config: Config) -> Iterator[Check]:
+    """Yield the checks of all paths of data."""
+    for key in _data_keys(config):
+        yield partial(find_files, config[key], name=key, hub="skip")
+
+
+def add_plan(config: Config, plan: Plan) -> None:
+    """Add the rows of all data files to a plan."""
+    from dpr_lightning.data.plan import count_rows
+
+    kinds = {"data.train": "training", "data.dev": "training", "data.corpus": "corpus"}
+    for key in _data_keys(config):
+        texts = {"corpus": config["data.corpus"], "queries": config[f"data.queries.{key.rpartition('.')[2]}"]}
+        kind = kinds.get(key, "queries")
+        config.call(count_rows, "data", plan=plan, files=config[key], kind=kind, name=key, texts=texts)
+
+
+def _data_keys(config: Config) -> list[str]:
+    """Return the keys of data that name files."""
+    keys = ("data.train", "data.dev", "data.corpus", f"data.queries.{config['split']}")
+    return [key for key in keys if config[key]]
+
+
+@command(checks=checks, plan=add_plan)
 def prepare(config: Config) -> str:
     """Fetch the model, unless the run has trained one, and open all data files once."""
     from dpr_lightning.data.datamodule import RetrievalDataModule

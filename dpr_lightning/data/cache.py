@@ -24,7 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import xxhash
 from filelock import FileLock
 
@@ -36,8 +35,13 @@ _CLOCK_S = 3.0  # no file system's clock is coarser than 2 s
 _log = logging.getLogger(__name__)
 
 
-def content_hash(file: Path) -> str:
-    """Return the hash of a file's content; the file is read only if it has changed since the last time."""
+def content_hash(file: Path, *, remember: bool = True) -> str:
+    """Return the hash of a file's content; the file is read only if it has changed since the last time.
+
+    Args:
+        file: The file.
+        remember: Write the hash into the cache.
+    """
     known = _folder() / "sources" / f"{_sha(str(file.resolve()))}.json"
     state = _state(file)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
@@ -46,7 +50,7 @@ def content_hash(file: Path) -> str:
             return str(remembered["xxh3"])
     start = time.time()
     digest = file_hash(file)
-    if start - file.stat().st_ctime > _CLOCK_S and _state(file) == state:
+    if remember and start - file.stat().st_ctime > _CLOCK_S and _state(file) == state:
         with contextlib.suppress(OSError):  # a read-only cache forgets it
             write_json(known, {"state": state, "xxh3": digest})
     return digest
@@ -72,11 +76,11 @@ class CacheEntry:
             UserError: The cache cannot be written.
         """
         try:
-            if known := self._verified_facts():
+            if known := self.verified_facts():
                 return known
             self._lock.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self._lock):
-                return self._verified_facts() or self._write(convert)
+                return self.verified_facts() or self._write(convert)
         except OSError as error:
             path, reason = error.filename or self._lock.parent, error.strerror or error
             raise UserError(
@@ -91,7 +95,7 @@ class CacheEntry:
         write_json(self._facts, {"facts": facts, "check": _check(facts)})
         return facts
 
-    def _verified_facts(self) -> Facts | None:
+    def verified_facts(self) -> Facts | None:
         """Return the facts, or None if the entry is incomplete or damaged."""
         if not (self._facts.exists() and self.arrow.exists()):
             return None
@@ -107,6 +111,8 @@ class CacheEntry:
 
 
 def _folder() -> Path:
+    import datasets  # takes a second
+
     return Path(datasets.config.HF_DATASETS_CACHE) / "dpr_lightning"
 
 

@@ -39,6 +39,7 @@ _BATCH_BYTES = 1 << 27  # a training row may have hundreds of passages
 _ROW_BYTES = (1 << 31) - 1  # offsets within an Arrow column are 32-bit integers
 _THREADS = 2
 _REPORT_S = 10.0
+_KEPT_PROBLEMS = 3
 
 
 class Input(NamedTuple):
@@ -51,20 +52,21 @@ class Input(NamedTuple):
 
 
 class Problems:
-    """Raises at the first invalid row, or counts such rows if they are to be skipped."""
+    """Raises at the first invalid row, or counts such rows if they are to be skipped, and keeps the first few."""
 
     def __init__(self, files: list[Path], name: str, skip: bool) -> None:
         """Store the files and the argument that they come from, for messages, and whether to skip invalid rows."""
         self.files, self.name, self.skip, self.count = files, name, skip, 0
-        self.first: tuple[int, str] = (0, "")
+        self.first: list[tuple[int, str]] = []
 
     def add(self, file: int, row: int, problem: str) -> None:
         """Count or raise a problem; the text follows the row's number directly."""
-        first = (file, f"row {row}{problem}")
+        found = (file, f"row {row}{problem}")
         if not self.skip:
             remedy = "Correct the row, or set `skip_invalid`=true to count and skip such rows."
-            raise UserError(f"{self.name}: {self.describe(*first)}. {remedy}")
-        self.first = self.first if self.count else first
+            raise UserError(f"{self.name}: {self.describe(*found)}. {remedy}")
+        if self.count < _KEPT_PROBLEMS:
+            self.first.append(found)
         self.count += 1
 
     def describe(self, file: int, problem: str) -> str:
@@ -91,27 +93,45 @@ def convert(inputs: list[Input], schema: Schema, problems: Problems, path: Path)
     Raises:
         UserError: A file is damaged, a row is invalid, an id is repeated, or the files have no rows.
     """
-    digest, rows, seen, progress = xxhash.xxh3_128(), 0, _SeenIds(), _Progress(problems.name, len(inputs))
+    digest, rows = xxhash.xxh3_128(), 0
     with path.open("wb") as file, pa.ipc.new_stream(file, schema.columns) as stream:
-        for number, source in enumerate(inputs):
-            for block, parts in _in_order(_blocks(source), lambda block: _check(block, source, schema)):  # noqa: B023
-                for part in parts:
-                    for row, problem in part.problems:
-                        problems.add(number, row, problem)
-                    valid = _without_repeated(part, number, schema, seen, problems) if schema.unique else part
-                    if valid.rows.num_rows:
-                        digest.update(content_of(valid.lines))
-                        stream.write_batch(valid.rows)
-                        rows += valid.rows.num_rows
-                progress.report(rows, number, block.progress)
+        for valid, lines in checked_rows(inputs, schema, problems, SeenIds()):
+            digest.update(lines)
+            stream.write_batch(valid)
+            rows += valid.num_rows
+    first = problems.first[0] if problems.first else (0, "")
     if not rows:
-        invalid = f"{problems.count} invalid and no valid rows, the first: {problems.describe(*problems.first)}"
+        invalid = f"{problems.count} invalid and no valid rows, the first: {problems.describe(*first)}"
         content = invalid if problems.count else "no rows"
         raise UserError(
             f"{problems.name}: {', '.join(map(str, problems.files))} has {content}. Correct `{problems.name}`."
         )
+    return {"fingerprint": digest.hexdigest(), "skipped": problems.count, "first_skipped": first}
+
+
+def checked_rows(
+    inputs: list[Input], schema: Schema, problems: Problems, seen: SeenIds
+) -> Iterator[tuple[pa.RecordBatch, pa.Buffer]]:
+    """Yield the valid rows of all files in order, and as lines of JSON, whose hash is their fingerprint.
+
+    Args:
+        inputs: The files.
+        schema: The kind of rows.
+        problems: Takes the invalid rows, by the number of their file in `inputs`.
+        seen: The ids of earlier rows, to which those of these rows are added.
+    """
+    rows, progress = 0, _Progress(problems.name, len(inputs))
+    for number, source in enumerate(inputs):
+        for block, parts in _in_order(_blocks(source), lambda block: _check(block, source, schema)):  # noqa: B023
+            for part in parts:
+                for row, problem in part.problems:
+                    problems.add(number, row, problem)
+                valid = _without_repeated(part, number, schema, seen, problems) if schema.unique else part
+                if valid.rows.num_rows:
+                    yield valid.rows, content_of(valid.lines)
+                    rows += valid.rows.num_rows
+            progress.report(rows, number, block.progress)
     progress.finish(rows)
-    return {"fingerprint": digest.hexdigest(), "skipped": problems.count, "first_skipped": problems.first}
 
 
 def _blocks(source: Input) -> Iterator[Block]:
@@ -202,7 +222,7 @@ def _checked_batch(batch: list[tuple[int, Any, bytes]], schema: Schema, problems
     return _Checked(rows, lines, [row for row, _, _ in batch], problems)
 
 
-def _without_repeated(part: _Checked, file: int, schema: Schema, seen: _SeenIds, problems: Problems) -> _Checked:
+def _without_repeated(part: _Checked, file: int, schema: Schema, seen: SeenIds, problems: Problems) -> _Checked:
     """Return the rows whose id is new."""
     ids = part.rows.column(schema.id_field).to_pylist()
     is_new = seen.add(ids)
@@ -220,7 +240,7 @@ def _quoted(value: str | int) -> str:
     return f'"{repr(str(value))[1:-1]}"'
 
 
-class _SeenIds:
+class SeenIds:
     """A set of 64-bit hashes of ids: for 21 million, 170 MB and a chance of 1 in 80,000 that two ids collide."""
 
     def __init__(self) -> None:

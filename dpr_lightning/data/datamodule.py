@@ -11,15 +11,13 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
+from dpr_lightning.data.checks import check_loading
 from dpr_lightning.data.collate import Batch, Collator
 from dpr_lightning.data.examples import DevExamples, TrainingExamples
 from dpr_lightning.data.mixture import open_mixture
 from dpr_lightning.data.sampler import DevBatches, TrainingBatches
 from dpr_lightning.data.sources import Files, open_training
 from dpr_lightning.data.tokenizer import InputTokenizer
-from dpr_lightning.errors import UserError, check_at_least, check_positive
-
-_MOST_WORKERS = 1000  # far more only exhausts the machine
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -97,11 +95,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             UserError: A file, a row or a setting is invalid.
         """
         super().__init__()
-        check_positive(batch_size, "batch_size")
-        check_at_least(0, num_workers, "num_workers")
-        if num_workers > _MOST_WORKERS:
-            raise UserError(f"num_workers: {num_workers:,} is more than {_MOST_WORKERS:,}. Lower `num_workers`.")
-        check_at_least(0, seed, "seed")
+        check_loading(batch_size=batch_size, num_workers=num_workers, seed=seed)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.collate = Collator(inputs)
         queries = queries or {}

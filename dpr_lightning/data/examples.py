@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
-from dpr_lightning.errors import UserError, check_at_least, check_choice, check_positive
+from dpr_lightning.data.checks import check_sampling
+from dpr_lightning.errors import UserError, check_at_least
 
 Passage = dict[str, Any]  # docid, title, text, and a teacher's score for the row's question or None
 
@@ -46,9 +47,7 @@ class TrainingExamples(Dataset[Example]):
         Raises:
             UserError: A setting is not possible.
         """
-        check_positive(passages_per_query, "passages_per_query")
-        check_choice(positives, "positives", ["first", "random"])
-        check_choice(negatives, "negatives", ["rotate", "first", "random"])
+        check_sampling(passages_per_query=passages_per_query, positives=positives, negatives=negatives)
         self.rows, self.seed = rows, seed
         self.passages_per_query, self.positives, self.negatives = passages_per_query, positives, negatives
 

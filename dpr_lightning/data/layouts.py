@@ -44,7 +44,7 @@ class Layout(NamedTuple):
     convert: Callable[[int, Record, Texts], Record] | None = None
     convert_columns: Callable[[pa.Table], pa.Table] | None = None
     group: Callable[[Iterator[Numbered], Path], Iterator[Numbered]] | None = None
-    ids: tuple[str, ...] = ()
+    ids: tuple[Kind, ...] = ()
 
     def matches(self, fields: Sequence[str]) -> bool:
         """Return whether a file with these fields has this layout."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import re
@@ -14,7 +15,7 @@ from dpr_lightning.errors import UserError
 HUB = "hf://datasets/"
 
 
-def find_files(spec: str | Sequence[str] | None, *, name: str) -> list[Path]:
+def find_files(spec: str | Sequence[str] | None, *, name: str, hub: str = "fetch") -> list[Path]:
     """Return the local files of a path, a glob, an `hf://datasets/OWNER/NAME/FILE` address, or a list of these.
 
     The files of one glob are in alphabetical order. Hub files are first downloaded into the hub's cache.
@@ -22,6 +23,8 @@ def find_files(spec: str | Sequence[str] | None, *, name: str) -> list[Path]:
     Args:
         spec: The files to find.
         name: The argument that `spec` comes from, for messages.
+        hub: `fetch` downloads files of the hub, `cached` returns those that have been downloaded already, and `skip`
+            only checks the form of their addresses.
 
     Raises:
         UserError: Nothing is given, no file matches, or a file is of a kind that is not read.
@@ -32,7 +35,14 @@ def find_files(spec: str | Sequence[str] | None, *, name: str) -> list[Path]:
     for pattern in [spec] if isinstance(spec, str) or not isinstance(spec, Sequence) else spec:
         if not isinstance(pattern, str):
             raise UserError(f"{name}: {pattern!r} is not a path. Give a path, a glob or a list of them: `{name}`=PATH.")
-        files += _fetch_from_hub(pattern, name) if pattern.startswith(HUB) else _find_on_disk(pattern, name)
+        if not pattern.startswith(HUB):
+            files += _find_on_disk(pattern, name)
+            continue
+        repository, wanted = _parse_address(pattern, name)
+        if hub == "fetch":
+            files += _fetch_from_hub(repository, wanted, name)
+        elif hub == "cached":
+            files += _fetched_from_hub(repository, wanted)
     for file in files:
         if not file.name.endswith(SUFFIXES):
             raise UserError(
@@ -68,19 +78,24 @@ def _saved_data_set(folder: Path, name: str) -> list[Path]:
     return [folder / file["filename"] for file in state.get("_data_files") or []]
 
 
-def _fetch_from_hub(address: str, name: str) -> list[Path]:
-    from huggingface_hub import HfApi, snapshot_download
-
+def _parse_address(address: str, name: str) -> tuple[str, str]:
+    """Return the repository of an address on the hub, and the path or glob in it."""
     parts = re.fullmatch(r"([^/]+/[^/]+)/([^/].*)", address.removeprefix(HUB))
     if not parts:
         raise UserError(f"{name}: {address} does not have the form {HUB}OWNER/NAME/FILE. Correct `{name}`.")
-    repository, wanted = parts.groups()
+    return parts[1], parts[2]
+
+
+def _fetch_from_hub(repository: str, wanted: str, name: str) -> list[Path]:
+    from huggingface_hub import HfApi, snapshot_download
+
     try:
         folder = Path(snapshot_download(repository, repo_type="dataset", allow_patterns=wanted))
         files = sorted(folder.glob(wanted))
         others = [] if files else sorted(HfApi().list_repo_files(repository, repo_type="dataset"))
     except Exception as error:  # the hub's own errors, those of its HTTP library (two so far), of the disk
         reason = " ".join(str(error).split()) or type(error).__name__
+        address = f"{HUB}{repository}/{wanted}"
         raise UserError(
             f"{name}: {address} cannot be fetched from the hub ({reason}). Check the network, or give a file."
         ) from error
@@ -89,3 +104,14 @@ def _fetch_from_hub(address: str, name: str) -> list[Path]:
             f"{name}: {repository} on the hub has no {wanted}. It has {', '.join(others)}. Correct `{name}`."
         )
     return files
+
+
+def _fetched_from_hub(repository: str, wanted: str) -> list[Path]:
+    """Return the files that an earlier call has downloaded."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with contextlib.suppress(LocalEntryNotFoundError):
+        folder = snapshot_download(repository, repo_type="dataset", allow_patterns=wanted, local_files_only=True)
+        return sorted(Path(folder).glob(wanted))
+    return []

@@ -58,7 +58,7 @@ class EmbeddingWriter:
             UserError: Its partial file has another model, data set or setting, or it cannot be written (also raised by
                 other methods).
         """
-        self.path, self.partial = path, path.with_name(path.name + ".partial")
+        self.path, self.partial = path, partial_file(path)
         self.rows, self.chunk_size = identity.rows, chunk_size
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self._ids = ids if isinstance(ids, Ids) else Ids.of(ids)
@@ -147,6 +147,11 @@ class EmbeddingWriter:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # reported already: what could not be written before cannot be flushed now
             self._opened.close()
+
+
+def partial_file(path: Path) -> Path:
+    """Return the unfinished form of an embedding file."""
+    return path.with_name(path.name + ".partial")
 
 
 def rows_written(partial: Path) -> tuple[int, int]:

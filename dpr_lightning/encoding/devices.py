@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dpr_lightning.errors import UserError
+from dpr_lightning.machine import may_have_gpus
 
 _log = logging.getLogger(__name__)
 _CORES_PER_GROUP = 8
@@ -42,9 +43,11 @@ def find_devices(devices: int | str) -> list[Device]:
         raise UserError(f"devices: {devices!r} is not a whole number of at least 1, or all. Correct `devices`.")
     if devices == 1:
         return [Device({}, None)]
-    import torch
+    gpus, cores = 0, _cores()
+    if may_have_gpus():
+        import torch  # takes seconds
 
-    gpus, cores = torch.cuda.device_count(), _cores()
+        gpus = torch.cuda.device_count()
     available, what = (gpus, "GPUs") if gpus else (len(cores), "cores")
     count = (gpus or max(1, len(cores) // _CORES_PER_GROUP)) if devices == "all" else int(devices)
     if count > available:

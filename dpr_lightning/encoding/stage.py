@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,20 +16,22 @@ from dpr_lightning.embeddings.ids import Ids
 from dpr_lightning.embeddings.shards import resolve_num_shards, shard_rows
 from dpr_lightning.embeddings.writer import EmbeddingWriter
 from dpr_lightning.encoding.batches import default_tokens_per_batch
+from dpr_lightning.encoding.checks import check_encoding, check_finished_settings, check_num_shards
 from dpr_lightning.encoding.devices import Device, run_on_devices
 from dpr_lightning.encoding.loop import Speed, encode_rows
 from dpr_lightning.encoding.progress import Progress
-from dpr_lightning.errors import FinishedError, UserError, check_choice, check_positive
-from dpr_lightning.files import matching, size_text
+from dpr_lightning.encoding.space import bytes_to_write, file_bytes
+from dpr_lightning.errors import FinishedError, UserError
+from dpr_lightning.files import size_text
+from dpr_lightning.machine import check_free_space
 from dpr_lightning.model.bi_encoder import BiEncoder
 from dpr_lightning.model.inference import for_inference, resolve_precision
 from dpr_lightning.model.packed import packed_if_supported
 from dpr_lightning.model.truncation import check_dim, fingerprint_at, truncate
-from dpr_lightning.run_dir import RunDir, shard_name
+from dpr_lightning.run_dir import RunDir
 from dpr_lightning.sharing import file_state, write_shared
 
 _log = logging.getLogger(__name__)
-_MOST_SHARDS = 100_000
 
 
 class ShardEncoder:
@@ -67,14 +69,12 @@ class ShardEncoder:
         Raises:
             UserError: A setting is not possible.
         """
-        check_choice(side, "side", ["passage", "query"])
-        check_choice(str(precision), "precision", ["auto", "32", "bf16", "16"])
-        check_choice(dtype, "dtype", ["float32", "float16"])
-        check_positive(chunk_size, "chunk_size")
+        check_encoding(
+            side=side, precision=precision, dtype=dtype, chunk_size=chunk_size, tokens_per_batch=tokens_per_batch
+        )
         torch_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if tokens_per_batch == "auto":
             tokens_per_batch = default_tokens_per_batch(torch_device)
-        check_positive(tokens_per_batch, "tokens_per_batch")
         self.source, self.side, self.dtype, self.overwrite = source, side, dtype, overwrite
         self.chunk_size, self.tokens_per_batch = chunk_size, int(tokens_per_batch)
         self.encoded_rows, self.encoded_seconds = 0, 0.0  # of all shards so far, without what existed
@@ -103,6 +103,7 @@ class ShardEncoder:
             self.check_finished(path, shard=shard, num_shards=num_shards)
             raise FinishedError(path)
         rows = shard_rows(shard, num_shards, len(self.source.rows))
+        self.check_space({path: len(rows)})
         field = "docid" if self.side == "passage" else "query_id"
         column = self.source.rows.select_columns([field]).with_format("arrow")
         ids = Ids.of_column(column[rows.start : rows.stop][field])
@@ -146,17 +147,8 @@ class ShardEncoder:
                     f"{path} is of another {key.removesuffix('_fingerprint')} than this run's. "
                     "Set overwrite=true to replace it, or choose another run_dir."
                 )
-        settings = {
-            "precision": (identity.precision, self.precision if self._is_precision_set else identity.precision),
-            "dtype": (finished.array.dtype.name, self.dtype),
-            "chunk_size": (finished.chunk_size, self.chunk_size),
-        }
-        for name, (existing, wanted) in settings.items():
-            if existing != wanted:
-                raise UserError(
-                    f"{name}: {path} is finished already with {existing}, not {wanted}. Set `{name}` to {existing}, "
-                    "or set overwrite=true to encode again."
-                )
+        precision = self.precision if self._is_precision_set else "auto"
+        check_finished_settings(finished, precision=precision, dtype=self.dtype, chunk_size=self.chunk_size)
 
     def _identity(self, shard: int, num_shards: int, rows: range) -> Identity:
         return Identity(
@@ -173,12 +165,29 @@ class ShardEncoder:
 
     def _tokenize_from(self, first_row: int) -> Callable[[range], list[list[int]]]:
         def token_ids(rows: range) -> list[list[int]]:
-            texts = self.source.rows[first_row + rows.start : first_row + rows.stop]
-            if self.side == "query":
-                return self.inputs.encode_queries(texts["query"])
-            return self.inputs.encode_passages(texts["title"], texts["text"])
+            return self.tokenize(self.source.rows[first_row + rows.start : first_row + rows.stop])
 
         return token_ids
+
+    def tokenize(self, texts: Mapping[str, Sequence[str]]) -> list[list[int]]:
+        """Return the token ids of some rows, given as columns."""
+        if self.side == "query":
+            return self.inputs.encode_queries(texts["query"])
+        return self.inputs.encode_passages(texts["title"], texts["text"])
+
+    def bytes_to_write(self, files: Mapping[Path, int], *, at_once: int = 1) -> int:
+        """Return the free space that encoding files takes, given their rows; see `space.py`."""
+        sizes = {path: file_bytes(rows, self.dim, self.dtype) for path, rows in files.items()}
+        return bytes_to_write(sizes, at_once=at_once)
+
+    def check_space(self, files: Mapping[Path, int], *, at_once: int = 1) -> None:
+        """Raise UserError if the disk has too little space for the files; see `bytes_to_write`."""
+        for path in list(files)[:1]:
+            needed, remedy = (
+                self.bytes_to_write(files, at_once=at_once),
+                "set `dtype`=float16, or choose another run_dir",
+            )
+            check_free_space(path.parent, needed, what=f"encoding {sum(files.values()):,} rows", remedy=remedy)
 
 
 def encode_passages(run: RunDir, encoder: ShardEncoder, *, shard: int | None, num_shards: int | str) -> str:
@@ -189,9 +198,10 @@ def encode_passages(run: RunDir, encoder: ShardEncoder, *, shard: int | None, nu
     """
     num_shards = _resolve_num_shards(run, encoder, num_shards)
     if shard is not None:
-        _check_num_shards(run, num_shards)
+        check_num_shards(run, num_shards)
         return encoder.encode(run.passage_shard(shard, num_shards), shard=shard, num_shards=num_shards)
     missing = missing_shards(run, encoder, num_shards)
+    encoder.check_space(_rows_of(missing, encoder, num_shards))
 
     def encode(number: int) -> None:
         _log.info(encoder.encode(missing[number], shard=number, num_shards=num_shards))
@@ -229,6 +239,7 @@ def encode_passages_on_devices(
     start = time.perf_counter()
     num_shards = _resolve_num_shards(run, encoder, num_shards)
     missing = missing_shards(run, encoder, num_shards)
+    encoder.check_space(_rows_of(missing, encoder, num_shards), at_once=len(devices))
     before = {path: file_state(path) for path in missing.values()}
     workers = [f"worker {number}" for number in range(min(len(devices), len(missing)))]
     failed = run_on_devices(devices, {worker: command(worker) for worker in workers})
@@ -249,7 +260,7 @@ def missing_shards(run: RunDir, encoder: ShardEncoder, num_shards: int) -> dict[
     Raises:
         UserError: The folder has shards of another number, or a finished one that is not what would be written now.
     """
-    _check_num_shards(run, num_shards)
+    check_num_shards(run, num_shards)
     missing = {}
     for number in range(num_shards):
         path = run.passage_shard(number, num_shards)
@@ -260,21 +271,13 @@ def missing_shards(run: RunDir, encoder: ShardEncoder, num_shards: int) -> dict[
     return missing
 
 
+def _rows_of(shards: Mapping[int, Path], encoder: ShardEncoder, num_shards: int) -> dict[Path, int]:
+    rows = len(encoder.source.rows)
+    return {path: len(shard_rows(number, num_shards, rows)) for number, path in shards.items()}
+
+
 def _resolve_num_shards(run: RunDir, encoder: ShardEncoder, num_shards: int | str) -> int:
     return resolve_num_shards(run.passage_shards, num_shards, len(encoder.source.rows))
-
-
-def _check_num_shards(run: RunDir, num_shards: int) -> None:
-    if num_shards > _MOST_SHARDS:
-        raise UserError(f"num_shards: {num_shards:,} is more than {_MOST_SHARDS:,}. Lower `num_shards`.")
-    of_count = shard_name(0, num_shards).lstrip("0")  # `-of-20`
-    files = matching(run.passage_shards, "[0-9]*-of-*.safetensors*")
-    others = [file.name for file in files if f"{of_count}." not in file.name]
-    if others:
-        raise UserError(
-            f"{run.passage_shards} has shards of another number than num_shards={num_shards}: {others[0]}. "
-            "Delete them, or set num_shards."
-        )
 
 
 def _summary_of_all(run: RunDir, encoded: int, num_shards: int) -> str:

@@ -38,7 +38,7 @@ def read_qrels(files: Path | str | Sequence[str]) -> Qrels:
             question; the message names file and line.
     """
     qrels: Qrels = {}
-    for path in _find(files):
+    for path in find_qrels(files):
         is_text = not path.name.endswith((".jsonl", ".jsonl.gz", ".parquet"))
         empty = True
         for number, qid, docid, value in _read_text(path) if is_text else _read_fields(path):
@@ -61,13 +61,16 @@ def qrels_fingerprint(qrels: Qrels) -> str:
     return xxhash.xxh3_128_hexdigest("".join(lines).encode())
 
 
-def _find(files: Path | str | Sequence[str]) -> Iterator[Path]:
+def find_qrels(files: Path | str | Sequence[str]) -> list[Path]:
+    """Return the files of paths and globs. Raises UserError if one does not exist."""
+    found: list[Path] = []
     for file in [files] if isinstance(files, str | Path) else files:
         path = Path(file).expanduser()
         matches = [path] if path.is_file() else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207
         if not any(match.is_file() for match in matches):
             raise UserError(f"qrels: there is no file {file}. Correct the path.")
-        yield from filter(Path.is_file, matches)
+        found += filter(Path.is_file, matches)
+    return found
 
 
 def _read_text(path: Path) -> Iterator[tuple[int, str, str, int]]:

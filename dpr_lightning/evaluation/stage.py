@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dpr_lightning.data.sources import Source
-from dpr_lightning.errors import UserError, check_choice, check_positive
+from dpr_lightning.errors import UserError
 from dpr_lightning.evaluation.accuracy import first_hit
-from dpr_lightning.evaluation.judged import LARGEST_CUTOFF, judge, parse_measures
+from dpr_lightning.evaluation.checks import check_settings
+from dpr_lightning.evaluation.judged import judge, parse_measures
 from dpr_lightning.evaluation.measures import Metrics, find_answers, measure_accuracy, measure_judged
 from dpr_lightning.evaluation.output import write_dpr_json, write_metrics, write_questions
 from dpr_lightning.evaluation.passages import passage_rows, read_passages
@@ -22,7 +23,7 @@ from dpr_lightning.evaluation.stored import stored_evaluation
 from dpr_lightning.files import atomic_folder, file_hash
 from dpr_lightning.retrieval.provenance import check_against_embeddings, read_provenance
 from dpr_lightning.retrieval.rankings import Ranking, read_rankings
-from dpr_lightning.run_dir import METHODS, RANKING_ENDINGS, RunDir
+from dpr_lightning.run_dir import RunDir
 
 _log = logging.getLogger(__name__)
 Rankings = dict[str, Ranking]
@@ -80,13 +81,7 @@ def evaluate(
             run folder's, or too short for every cutoff; questions without answers.
     """
     start = time.perf_counter()
-    check_choice(answers, "answers", ["string", "regex"])
-    check_choice(format, "format", list(RANKING_ENDINGS))
-    check_choice(method, "method", [None, *METHODS])
-    cutoffs = _check_cutoffs(topk)
-    parse_measures(measures, cutoffs)
-    if measures is not None and qrels is None:
-        raise UserError("measures: they need judged passages. Set `qrels`, or leave `measures` out.")
+    cutoffs = check_settings(method=method, format=format, answers=answers, topk=topk, qrels=qrels, measures=measures)
     folder, run_file = run.evaluation(split, method), Path(run_file or run.ranking(split, format, method))
     if folder.exists() and not overwrite:
         wanted = {
@@ -141,17 +136,6 @@ def evaluate(
         metrics = write_metrics(temporary, metrics)
     speed = f"{len(hits):,} questions in {time.perf_counter() - start:,.1f} s"
     return Evaluation(metrics, f"{folder}: metrics.json, questions.jsonl, dpr.json; {speed}")
-
-
-def _check_cutoffs(topk: Sequence[int]) -> list[int]:
-    """Return the cutoffs in ascending order, each once."""
-    if not isinstance(topk, Sequence) or not topk:
-        raise UserError(f"topk: {topk!r} is not a list of cutoffs. Set it like `topk`=[1,5,20].")
-    for k in topk:
-        check_positive(k, "topk")
-        if k > LARGEST_CUTOFF:
-            raise UserError(f"topk: {k:,} is more than {LARGEST_CUTOFF:,}. Lower `topk`.")
-    return sorted(set(topk))
 
 
 def _open_rankings(run_file: Path, queries: Source, corpus: Source) -> tuple[Rankings, Metrics]:

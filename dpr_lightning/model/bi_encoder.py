@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from dpr_lightning.errors import UserError, error_prefix
 from dpr_lightning.model.checks import check_pooling, check_vocabulary
 from dpr_lightning.model.checksums import check_checksums
 from dpr_lightning.model.encoder import PROJECTION_FOLDER, Encoder, position_ids
+from dpr_lightning.model.folder import saved_settings
 from dpr_lightning.model.foreign import EncoderFiles, Foreign
 from dpr_lightning.model.lora import add_adapters, check_lora_keys
 from dpr_lightning.model.pretrained import load_transformer
@@ -116,7 +116,7 @@ def load_bi_encoder(
     foreign = None if ours else describe(name)
     if ours:
         check_checksums(folder)
-        settings = _saved_settings(folder, settings, explicit)
+        settings = saved_settings(folder, settings, explicit)
     elif foreign:
         settings = foreign.complete(settings, explicit)
     if (folder / _PICKLED_PROJECTION).exists() and not reads_pooler:
@@ -203,15 +203,3 @@ def _encoder_files(name_or_path: str, settings: Settings) -> tuple[EncoderFiles,
         EncoderFiles(str(query), query / PROJECTION_FOLDER),
         EncoderFiles(str(passage), passage / PROJECTION_FOLDER),
     )
-
-
-def _saved_settings(folder: Path, given: Settings, explicit: Collection[str]) -> Settings:
-    saved = Settings.load(folder)
-    for name in sorted(set(explicit) & {field.name for field in fields(Settings)}):
-        wanted, trained = getattr(given, name), getattr(saved, name)
-        if wanted != trained:
-            raise UserError(
-                f"{name}: {wanted!r} contradicts {folder}, which was trained with {trained!r}. "
-                f"Leave `{name}` out, or choose another model."
-            )
-    return saved

@@ -10,6 +10,7 @@ for N passages, n of them with the word, f times in this passage, which has L wo
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import time
@@ -55,6 +56,13 @@ class Bm25Settings:
             raise UserError(f"b: {self.b} is not from 0 to 1. Correct `b`.")
 
 
+def check_bm25(settings: Bm25Settings | None = None) -> None:
+    """Raise UserError if bm25s is not installed, or does not know the language."""
+    if not all(importlib.util.find_spec(name) for name in ("bm25s", "Stemmer")):
+        raise UserError(_INSTALL)
+    Words(settings or Bm25Settings())
+
+
 class Bm25:
     """Search by shared words. Passages that share no word with the query follow in corpus order with the score 0."""
 
@@ -81,10 +89,9 @@ class Bm25:
         Raises:
             UserError: bm25s is not installed, the language is unknown, or the index cannot be used.
         """
-        try:
-            import bm25s
-        except ImportError as error:
-            raise UserError(_INSTALL) from error
+        check_bm25(settings)
+        import bm25s
+
         settings = settings or Bm25Settings()
         self.rows, self._corpus = len(corpus.rows), corpus
         self._words = Words(settings)

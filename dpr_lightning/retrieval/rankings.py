@@ -84,8 +84,7 @@ def read_rankings(path: Path, queries: Source | None = None, *, format: str | No
         UserError: The file does not exist or is empty, or has a line of another form, a query in two parts, a docid
             twice, or a query that `queries` lacks; the message names file and line.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist. Run `search.py`, or set run_file.")
+    check_ranking_exists(path)
     format = format or recognize(path)
     unit, finished = FORMATS[format].counts, set()
     qids = _qids_by_text(queries) if queries else {}
@@ -105,6 +104,12 @@ def read_rankings(path: Path, queries: Source | None = None, *, format: str | No
         yield ranking
     if not finished:
         raise UserError(f"{path} has no passages. Search again.")
+
+
+def check_ranking_exists(path: Path) -> None:
+    """Raise UserError if a ranking does not exist."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Run `search.py`, or set run_file.")
 
 
 def _qids_by_text(queries: Source) -> dict[str, list[str]]:

@@ -5,26 +5,22 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from pathlib import Path
 
 from dpr_lightning.data.sources import Source
-from dpr_lightning.embeddings.file import Embeddings
-from dpr_lightning.embeddings.shards import (
-    ShardedEmbeddings,
-    complete_shards,
-    open_part,
-    open_passages,
-    resolve_num_shards,
-    shard_rows,
-)
-from dpr_lightning.errors import FinishedError, UserError, check_choice, check_positive
+from dpr_lightning.embeddings.shards import resolve_num_shards
+from dpr_lightning.errors import FinishedError, check_choice, check_positive
 from dpr_lightning.files import refuse_overwrite
 from dpr_lightning.locks import exclusive_lock
+from dpr_lightning.retrieval.checks import (
+    open_searched,
+    ranking_file,
+    rankings_of_shards,
+    refuse_finished,
+    refuse_shard,
+)
 from dpr_lightning.retrieval.memory import parse_bytes, return_freed_arrays
 from dpr_lightning.retrieval.methods import Inputs, Method, open_retriever
 from dpr_lightning.retrieval.provenance import (
-    Provenance,
-    check_same_search,
     merged_provenance,
     read_provenance,
     write_provenance,
@@ -76,25 +72,19 @@ def search(
     """
     check_positive(depth, "depth")
     check_choice(format, "format", list(RANKING_ENDINGS))
-    method, count = method or Method(), 1
-    if shard is None:
-        path = run.ranking(split, format, method.name)
-    else:
-        _refuse_shard(method, shard)
-        count = resolve_num_shards(run.passage_shards, num_shards)
-        shard_rows(shard, count, 0)  # refuses a shard that does not exist
-        path = run.shard_ranking(split, shard, count, format)
-    embeddings = _open_embeddings(run, split, shard, count) if method.reads_embeddings else (None, None)
+    method = method or Method()
+    path, count = ranking_file(run, method, split=split, shard=shard, num_shards=num_shards, format=format)
+    embeddings = open_searched(run, split, shard, count) if method.reads_embeddings else (None, None)
     inputs = Inputs(embeddings[0], embeddings[1], queries, corpus)
     if depth > inputs.rows:
         _log.warning("depth=%d is more than the corpus has: each query gets all %d passages", depth, inputs.rows)
         depth = inputs.rows
     provenance = inputs.provenance(method, depth=depth)
-    _refuse_finished(path, provenance, overwrite)
+    refuse_finished(path, provenance, overwrite)
     budget = parse_bytes(memory)
     return_freed_arrays()
     with exclusive_lock(path):
-        _refuse_finished(path, provenance, overwrite)
+        refuse_finished(path, provenance, overwrite)
         start = time.perf_counter()
         retriever = open_retriever(run, method, inputs, memory=budget, overwrite=overwrite)
         searched = inputs.as_queries()
@@ -105,18 +95,6 @@ def search(
     seconds = time.perf_counter() - start
     speed = f"{written / seconds:,.0f} queries/s"
     return f"{path}: {written:,} queries x {depth:,} of {retriever.rows:,} passages in {seconds:,.1f} s ({speed})"
-
-
-def _refuse_shard(method: Method, shard: int | str) -> None:
-    if method.index is not None or method.reads_texts:
-        wrong = f"index: {method.index}" if method.index is not None else f"method: {method.name}"
-        raise UserError(f"{wrong} is of the whole corpus, shard={shard} is not. Set `shard`=null, or search exactly.")
-
-
-def _refuse_finished(path: Path, provenance: Provenance, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        check_same_search(path, provenance)
-        raise FinishedError(path)
 
 
 def search_shards(
@@ -144,7 +122,7 @@ def search_shards(
         UserError: As `search`.
     """
     check_choice(format, "format", list(RANKING_ENDINGS))
-    _refuse_shard(method or Method(), "all")
+    refuse_shard(method or Method(), "all")
     count = resolve_num_shards(run.passage_shards, num_shards)
     one_shard = functools.partial(
         search,
@@ -165,21 +143,6 @@ def search_shards(
     return f"{run.shard_rankings(split)}: {len(searched)} of {count} shards searched, {existed}"
 
 
-def _open_embeddings(
-    run: RunDir, split: str, shard: int | None, num_shards: int
-) -> tuple[Embeddings, ShardedEmbeddings]:
-    """Return the embeddings of a split's queries, and those of the corpus or of one shard."""
-    queries = open_part(run.query_embeddings(split), "query")
-    if shard is None:
-        passages = open_passages(run.passage_shards)
-    else:
-        file = run.passage_shard(shard, num_shards)
-        passages = ShardedEmbeddings([open_part(file, "passage", shard=shard, num_shards=num_shards)])
-    if not passages.rows:
-        raise UserError(f"{passages.path} has no passages. Encode the corpus in fewer shards (num_shards).")
-    return queries, passages
-
-
 def reduce(run: RunDir, *, split: str, depth: int = 100, format: str = "trec", overwrite: bool = False) -> str:
     """Merge a split's rankings of all shards into one.
 
@@ -191,12 +154,9 @@ def reduce(run: RunDir, *, split: str, depth: int = 100, format: str = "trec", o
         LockedError: Another process is writing it.
         UserError: Shards that are missing or not from one search, another ranking that exists.
     """
-    check_positive(depth, "depth")
-    check_choice(format, "format", list(RANKING_ENDINGS))
-    path = run.ranking(split, format)
     start = time.perf_counter()
-    ending, command = RANKING_ENDINGS[format], "`search.py -m shard=range(N)`"
-    files = complete_shards(run.shard_rankings(split), ending, made_by=command)
+    files = rankings_of_shards(run, split=split, depth=depth, format=format)
+    path = run.ranking(split, format)
     provenance = merged_provenance(files, depth=depth)
     if path.exists() and not overwrite and provenance is not None and read_provenance(path) == provenance:
         raise FinishedError(path)

@@ -9,17 +9,15 @@ import pytorch_lightning as pl
 from safetensors.torch import load_model, save_model
 
 from dpr_lightning.files import atomic_path
+from dpr_lightning.training.checks import METRICS
 from dpr_lightning.training.write_errors import write_errors
-
-MODES = {"val/mrr": "max", "val/accuracy": "max", "val/mean_rank": "min"}
-"""The metrics of validation, and whether `min` or `max` is best."""
 
 
 class BestWeights(pl.Callback):
     """Saves the weights of the best validation so far, and restores them at the end of training."""
 
     def __init__(self, file: Path, metric: str) -> None:
-        """Take the file for the weights and a metric of `MODES`."""
+        """Take the file for the weights and a metric of `METRICS`."""
         self.file, self.metric = file, metric
         self.best: float | None = None
 
@@ -35,7 +33,7 @@ class BestWeights(pl.Callback):
     def _improves(self, value: float) -> bool:
         """Return whether a value is better than the best; false for NaN, also the first time."""
         best = self.best
-        if MODES[self.metric] == "max":
+        if METRICS[self.metric] == "max":
             return value > (float("-inf") if best is None else best)
         return value < (float("inf") if best is None else best)
 

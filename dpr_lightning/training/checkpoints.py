@@ -11,8 +11,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from dpr_lightning.errors import UserError, check_positive
+from dpr_lightning.errors import UserError
 from dpr_lightning.files import atomic_path, atomic_write, file_hash, matching
+from dpr_lightning.training.checks import check_checkpoints
 from dpr_lightning.training.preemption import StopOnSignal
 from dpr_lightning.training.write_errors import write_errors
 
@@ -29,8 +30,7 @@ class Checkpoints(pl.Callback):
 
     def __init__(self, folder: Path, stop: StopOnSignal, *, every_n_steps: int = 20_000, keep_last: int = 2) -> None:
         """Raise UserError for numbers below 1."""
-        check_positive(every_n_steps, "every_n_steps")
-        check_positive(keep_last, "keep_last")
+        check_checkpoints(every_n_steps=every_n_steps, keep_last=keep_last)
         self.folder, self.stop, self.every_n_steps, self.keep_last = folder, stop, every_n_steps, keep_last
         self._last_step = -1
 

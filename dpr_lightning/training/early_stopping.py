@@ -7,8 +7,8 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 
-from dpr_lightning.errors import UserError, check_choice, check_positive, error_prefix
-from dpr_lightning.training.best_weights import MODES, BestWeights
+from dpr_lightning.training.best_weights import BestWeights
+from dpr_lightning.training.checks import check_validation
 
 
 def validation_callbacks(
@@ -33,19 +33,12 @@ def validation_callbacks(
     Raises:
         UserError: A metric or mode is unknown, `patience` is below 1, or no validation data is given.
     """
+    check_validation(validates=validates, best=best, patience=patience, monitor=monitor, mode=mode)
     callbacks: list[pl.Callback] = []
     if patience is not None:
-        with error_prefix("early_stopping"):
-            check_positive(patience, "patience")
-            check_choice(monitor, "monitor", list(MODES))
-            check_choice(mode, "mode", ["min", "max"])
         callbacks.append(_EarlyStopping(monitor, mode=mode, patience=patience, check_on_train_epoch_end=False))
     if best is not None:
-        check_choice(best, "best", list(MODES))
         callbacks.append(BestWeights(weights_file, best))
-    if callbacks and not validates:
-        name = "best" if patience is None else "early_stopping.patience"
-        raise UserError(f"{name}: is decided by validation, and `dev` is not set. Set `dev`, or leave `{name}` out.")
     return callbacks
 
 

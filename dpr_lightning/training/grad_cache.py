@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dpr_lightning.data.tokenizer import Tokens
-from dpr_lightning.errors import UserError, check_positive
+from dpr_lightning.training.checks import check_grad_cache
 
 Embed = Callable[..., Tensor]  # embed(input_ids, attention_mask) -> embeddings
 
@@ -34,8 +34,7 @@ class GradCache:
 
     def __post_init__(self) -> None:
         """Raise UserError for a size below 1."""
-        check_positive(self.query_chunk_size, "query_chunk_size")
-        check_positive(self.passage_chunk_size, "passage_chunk_size")
+        check_grad_cache(query_chunk_size=self.query_chunk_size, passage_chunk_size=self.passage_chunk_size)
 
 
 def make_grad_cache(*, query_chunk_size: int | None = None, passage_chunk_size: int | None = None) -> GradCache | None:
@@ -44,12 +43,9 @@ def make_grad_cache(*, query_chunk_size: int | None = None, passage_chunk_size: 
     Raises:
         UserError: Only one size is set, or a size is below 1.
     """
-    if query_chunk_size is None and passage_chunk_size is None:
-        return None
+    check_grad_cache(query_chunk_size=query_chunk_size, passage_chunk_size=passage_chunk_size)
     if query_chunk_size is None or passage_chunk_size is None:
-        raise UserError(
-            "grad_cache: only one chunk size is set. Set both `query_chunk_size` and `passage_chunk_size`, or neither."
-        )
+        return None
     return GradCache(query_chunk_size, passage_chunk_size)
 
 

@@ -15,8 +15,7 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.files import atomic_write
 from dpr_lightning.locks import exclusive_lock
 from dpr_lightning.run_dir import RunDir
-
-_CPU_PROCESSES = 16  # allowed on a CPU with fewer cores, to try out a training of several processes
+from dpr_lightning.training.checks import check_cpu_processes
 
 
 def check_processes(trainer: pl.Trainer) -> None:
@@ -25,12 +24,8 @@ def check_processes(trainer: pl.Trainer) -> None:
     Lightning starts a process for each device, however many. In a job of SLURM it would train with as many processes as
     there are tasks, or several times the same.
     """
-    most = max(_CPU_PROCESSES, os.cpu_count() or 1)
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
-        raise UserError(
-            f"trainer: devices={trainer.num_devices} on a CPU would start as many processes, more than {most}. "
-            "Set its devices to 1: one process uses all cores."
-        )
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        check_cpu_processes(trainer.num_devices)
     wanted, tasks = trainer.num_devices * trainer.num_nodes, _slurm_tasks()
     if tasks is not None and tasks != wanted:
         raise UserError(

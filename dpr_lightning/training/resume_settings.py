@@ -23,6 +23,7 @@ MAY_CHANGE = {
     **dict.fromkeys(("data.match_title", "data.published"), _LATER),
     "overwrite": "it starts a new training instead of resuming",
     "skip_finished": "it decides what happens to a finished training",
+    "plan": "it starts no training",
     "data.num_workers": "batches are the same with any number of workers",
     "model.gradient_checkpointing": "the gradients are the same, bit for bit",
     "checkpoint.every_n_steps": "it changes how often a checkpoint is written",
