@@ -105,7 +105,7 @@ class Counts:
         if dropped := [f"{count:,} {reason}" for reason in REASONS if (count := self.dropped[reason])]:
             lines.append(f"passages dropped at ranks {first} to {last}: {', '.join(dropped)}")
         if self.without_positive:
-            lines.append(f"{self.without_positive:,} questions without a ranked positive: the margin drops all passages")
+            lines.append(f"{self.without_positive:,} questions lose all passages to the margin: no positive is ranked")
         if self.longest_ranking < min(last, corpus_rows):
             lines.append(f"rankings end after {self.longest_ranking}, not {last}")
         return lines

@@ -149,7 +149,7 @@ def test_the_margin_drops_all_passages_above_a_positive_that_is_not_ranked(mine)
     out = assert_succeeds(mine("--margin", "0", "--keep-questions", ranking=ranking))
     assert mine.written() == {"q0": ["p2", "p3", "p4"], "q1": []}
     assert "1 with an answer, 2 too close to the positive's score\n" in out
-    assert "\n1 questions without a ranked positive: the margin drops all passages\n" in out
+    assert "\n1 questions lose all passages to the margin: no positive is ranked\n" in out
 
 
 def test_the_highest_positive_counts_and_limits_lie_below_negative_scores():
