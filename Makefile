@@ -10,11 +10,12 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 else
 PYTHON := .venv/bin/python
 INSTALLED := .venv/installed
+INSTALLED_FOR_QUICKSTART := .venv/installed-for-quickstart
 endif
 
 .PHONY: quickstart test coverage test-slurm lint bench clean
 
-quickstart: $(INSTALLED)
+quickstart: $(INSTALLED_FOR_QUICKSTART)
 	PYTHON=$(PYTHON) bash examples/quickstart/run.sh
 
 test: lint
@@ -41,9 +42,12 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	for benchmark in train encode search; do OMP_NUM_THREADS=2 $(PYTHON) benchmarks/$$benchmark.py; done
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: EXTRA = dev
+.venv/installed-for-quickstart: EXTRA = quickstart
+
+.venv/installed .venv/installed-for-quickstart: pyproject.toml constraints.txt
 	python3 -m venv .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRA)]'
 	touch $@
 
 clean:
