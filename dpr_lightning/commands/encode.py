@@ -31,9 +31,9 @@ def checks(config: Config) -> Iterator[Check]:
         path = run.query_embeddings(config["split"])
         yield partial(config.call, refuse_finished, "encode", "", path=path, skips_finished=skips_finished)
     else:
-        options = {"run": run, "shard": _shard(config), "skips_finished": skips_finished}
+        shard = _shard(config)
         yield partial(config.call, find_devices, "")
-        yield partial(config.call, check_shards, "encode", "", **options)
+        yield partial(config.call, check_shards, "encode", "", run=run, shard=shard, skips_finished=skips_finished)
     yield partial(find_files, config[_data_key(config)], name=_data_key(config), hub="skip")
     yield partial(_check_model, config)
 
