@@ -132,7 +132,7 @@ def test_space_left_counts_partial_and_replaced_files(tmp_path):
 
 def test_a_training_that_does_not_fit_the_disk_is_refused(command, settings, tmp_path):
     endless = ["trainer.max_epochs=1000000000", "checkpoint.keep_last=1000000000"]
-    code, out, err = command("train", *settings, *endless)
+    code, _, err = command("train", *settings, *endless)
     assert code == 1
     assert re.match(rf"{tmp_path}/run: a training with 1000000000 checkpoints at a time needs [\d,.]+ GB, but", err)
     assert "lower checkpoint.keep_last, or choose another run_dir." in err

@@ -78,7 +78,7 @@ def add_plan(config: Config, plan: Plan) -> None:
     trainer: dict[str, Any] = config.values["trainer"]
     length = None
     if len(counted) == len(found):
-        parts = list(zip(counted, weights or [1.0], strict=False)  # the checks compare them)
+        parts = list(zip(counted, weights or [1.0], strict=False))  # the checks compare their numbers
 
         def batches_per_epoch(world_size: int) -> int:
             options = {"batch_size": config["data.batch_size"], "seed": config["seed"], "world_size": world_size}
