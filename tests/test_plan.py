@@ -134,7 +134,7 @@ def test_a_training_that_does_not_fit_the_disk_is_refused(command, settings, tmp
     endless = ["trainer.max_epochs=1000000000", "checkpoint.keep_last=1000000000"]
     code, _, err = command("train", *settings, *endless)
     assert code == 1
-    assert re.match(rf"{tmp_path}/run: a training with 1000000000 checkpoints at a time needs [\d,.]+ GB, but", err)
+    assert re.match(rf"{tmp_path}/run/train/checkpoints: a training with 1000000000 checkpoints at a time needs [\d,.]+ GB, but", err)
     assert "lower checkpoint.keep_last, or choose another run_dir." in err
     assert not (tmp_path / "run").exists()
 
