@@ -81,7 +81,10 @@ class Config(Arguments):
 
     def described(self, keys: Iterable[str]) -> str:
         """Return settings as a user would type them, those that are not set left out."""
-        return " ".join(f"{key}={self[key]}" for key in keys if self[key] is not None)
+        values = {key: self[key] for key in keys if self[key] is not None}
+        return " ".join(
+            f"{key}={str(value).lower() if value in (True, False) else value}" for key, value in values.items()
+        )
 
     def instantiate(self, key: str, *, omit: Collection[str] = (), **given: Any) -> Any:
         """Make the object that a group with `_target_` describes; with `_partial_`, a function that makes it.

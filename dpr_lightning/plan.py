@@ -47,8 +47,12 @@ class Plan:
         try:
             yield
         except (UserError, OSError) as error:
-            if str(error) not in map(str, self.problems):
-                self.problems.append(error)
+            self.add_problem(error)
+
+    def add_problem(self, error: UserError | OSError) -> None:
+        """Add a problem, unless it is known."""
+        if str(error) not in map(str, self.problems):
+            self.problems.append(error)
 
     def check(self, checks: Iterable[Check]) -> None:
         """Make every check and keep what they raise."""

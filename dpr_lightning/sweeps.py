@@ -14,7 +14,9 @@ class ClosingLine(Callback):
     """Prints how many jobs have ended, where their logs are, and the results of jobs on other machines."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Read the record of each job's end."""
+        """Read the record of each job's end; plans leave none."""
+        if config.plan:
+            return
         folder = Path(config.hydra.sweep.dir)
         files = sorted(folder.glob("*/ended.json"), key=lambda file: (len(file.parent.name), file.parent.name))
         lines = [json.loads(file.read_bytes())["line"] for file in files]

@@ -23,6 +23,7 @@ MISTAKES = [  # command, overrides, and how the only line on stderr starts
     ("train", ["run_dir=new", "model.name_or_path=empty"], "model.name_or_path: empty is not a folder with a model"),
     ("train", ["run_dir=new", "model.pooling=max"], "model.pooling: 'max' is not possible."),
     ("train", ["run_dir=new", "data.batch_size=0"], "data.batch_size: 0 is not"),
+    ("train", ["run_dir=new", "data.train_weights=[1,2]"], "data.train_weights: 2 weights for 1 entries"),
     ("train", ["run_dir=new", "data.negatives=best"], "data.negatives: 'best' is not possible."),
     ("train", ["run_dir=new", "grad_cache.query_chunk_size=4"], "grad_cache: only one chunk size is set."),
     ("train", ["run_dir=new", "data.dev=null", "checkpoint.best=val/mrr"], "checkpoint.best: is decided by validation"),

@@ -31,9 +31,9 @@ def checks(config: Config) -> Iterator[Check]:
         path = run.query_embeddings(config["split"])
         yield partial(config.call, refuse_finished, "encode", "", path=path, skips_finished=skips_finished)
     else:
-        options = {"run": run, "shard": _shard(config), "skips_finished": skips_finished}
+        shard = _shard(config)
         yield partial(config.call, find_devices, "")
-        yield partial(config.call, check_shards, "encode", "", **options)
+        yield partial(config.call, check_shards, "encode", "", run=run, shard=shard, skips_finished=skips_finished)
     yield partial(find_files, config[_data_key(config)], name=_data_key(config), hub="skip")
     yield partial(_check_model, config)
 
@@ -42,6 +42,7 @@ def add_plan(config: Config, plan: Plan) -> None:
     """Add rows, shards, space, memory and time to a plan."""
     from dpr_lightning.data.plan import count_rows
     from dpr_lightning.data.sources import Source
+    from dpr_lightning.encoding.devices import find_devices
     from dpr_lightning.encoding.plan import add_encoding, find_left
     from dpr_lightning.model.folder import is_on_this_machine
 
@@ -59,8 +60,8 @@ def add_plan(config: Config, plan: Plan) -> None:
         plan.add("model", f"{model} is not on this machine yet: space, memory and time are not estimated")
         return
     encoder = _make_encoder(config, Source(counted.sample, counted.fingerprint, 0), None)
-    devices = 1 if side == "query" or config["devices"] == "all" else config["devices"]
-    add_encoding(plan, encoder, left, counted.sample, devices=devices)
+    devices = find_devices(1) if side == "query" else config.call(find_devices, "")
+    add_encoding(plan, encoder, left, counted.sample, devices=len(devices))
 
 
 def _shard(config: Config) -> int | None:

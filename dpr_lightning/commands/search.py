@@ -39,13 +39,11 @@ def add_plan(config: Config, plan: Plan) -> None:
     from dpr_lightning.retrieval.plan import add_search
 
     plan.add("settings", config.described(_PLANNED))
-    method, texts = _method(config), [None, None]
-    if method.reads_texts:
-        kinds = zip(_text_keys(config), ("queries", "corpus"), strict=True)
-        counted = [
-            config.call(count_rows, "data", plan=plan, files=config[key], kind=kind, name=key) for key, kind in kinds
-        ]
-        texts = [one.rows if one else None for one in counted]
+    method, texts = _method(config), []
+    for key, kind in zip(_text_keys(config), ("queries", "corpus"), strict=True):
+        if method.reads_texts:
+            counted = config.call(count_rows, "data", plan=plan, files=config[key], kind=kind, name=key)
+            texts.append(counted.rows if counted else None)
     config.call(add_search, "", plan=plan, run=RunDir(Path(config["run_dir"])), method=method, texts=texts)
 
 

@@ -26,7 +26,7 @@ _PLANNED = (
 
 def checks(config: Config) -> Iterator[Check]:
     """Yield the checks of the settings, of the paths of data and model, of devices and of a finished model."""
-    from dpr_lightning.data.checks import check_loading, check_sampling
+    from dpr_lightning.data.checks import check_loading, check_sampling, check_weights
     from dpr_lightning.model.folder import check_model
     from dpr_lightning.model.settings import Settings
     from dpr_lightning.training.checks import check_checkpoints, check_devices, check_grad_cache, check_validation
@@ -42,6 +42,7 @@ def checks(config: Config) -> Iterator[Check]:
     yield partial(_refuse_finished, config)
     yield partial(config.call, check_sampling, "data")
     yield partial(config.call, check_loading, "data", "")
+    yield partial(config.call, check_weights, "data")
     yield partial(find_files, config["data.train"], name="data.train", hub="skip")
     if config["data.dev"]:
         yield partial(find_files, config["data.dev"], name="data.dev", hub="skip")
@@ -70,13 +71,14 @@ def add_plan(config: Config, plan: Plan) -> None:
     plan.add("settings", config.described(_PLANNED))
     files, weights = config["data.train"], config["data.train_weights"]
     entries = [files] if isinstance(files, str) or weights is None else files
-    counted = [_count(config, plan, "train", entry) for entry in entries]
+    found = [_count(config, plan, "train", entry) for entry in entries]
+    counted = [rows for rows in found if rows is not None]
     if config["data.dev"]:
         _count(config, plan, "dev", config["data.dev"])
     trainer: dict[str, Any] = config.values["trainer"]
     length = None
-    if None not in counted:
-        parts = list(zip(counted, weights or [1.0], strict=True))
+    if len(counted) == len(found):
+        parts = list(zip(counted, weights or [1.0], strict=False))  # the checks compare their numbers
 
         def batches_per_epoch(world_size: int) -> int:
             options = {"batch_size": config["data.batch_size"], "seed": config["seed"], "world_size": world_size}

@@ -179,7 +179,7 @@ _QRELS = {"query_id": "query-id", "positive_passages": "corpus-id", "negative_pa
 _PAIR = {"query": "anchor", "positive_passages": "positive", "negative_passages": "negative"}
 _PIDS = {"query_id": "qid", "positive_passages": "positive_pid", "negative_passages": "negative_pid"}
 _TRIPLE = ("qid", "positive_pid", "negative_pid")
-_LOOKED_UP = ("corpus", "queries")
+_LOOKED_UP: tuple[Kind, ...] = ("corpus", "queries")
 LAYOUTS = (
     Layout("tevatron", "corpus", ("docid", "text"), _PASSAGE),
     Layout("beir", "corpus", ("_id", "text"), _PASSAGE | {"docid": "_id"}),

@@ -7,8 +7,8 @@ from typing import Any
 
 import datasets
 
+from dpr_lightning.data.checks import check_weights
 from dpr_lightning.data.sources import Files, open_training
-from dpr_lightning.errors import UserError
 
 
 def open_mixture(
@@ -30,14 +30,8 @@ def open_mixture(
     if weights is None:
         source = open_training(files, **options)
         return source.rows, [(len(source.rows), 1.0)], source.fingerprint
+    check_weights(train=files, train_weights=weights)
     entries = [files] if files is None or isinstance(files, str) else list(files)
-    if len(weights) != len(entries):
-        raise UserError(
-            f"train_weights: {len(weights)} weights for {len(entries)} entries of `train`. Give one weight per entry."
-        )
-    for weight in weights:
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise UserError(f"train_weights: {weight!r} is not a number of at least 0. Correct `train_weights`.")
     sources = [open_training(entry, **options) for entry in entries]
     sizes = [(len(source.rows), weight) for source, weight in zip(sources, weights, strict=True)]
     fingerprint = "+".join(source.fingerprint for source in sources)

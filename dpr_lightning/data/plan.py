@@ -61,12 +61,11 @@ def count_rows(
         format: The layout of the files; None recognizes it.
         texts: By kind, the files with the texts of ids.
     """
-    wanted = None
-    with plan.collected():
-        wanted = request(
-            files, kind, Options(name, skip_invalid, format, dict(texts or {})), hub="cached", remember=False
-        )
-    if wanted is None:
+    options = Options(name, skip_invalid, format, dict(texts or {}))
+    try:
+        wanted = request(files, kind, options, hub="cached", remember=False)
+    except (UserError, OSError) as error:
+        plan.add_problem(error)
         return None
     if not wanted.files or any(not one.files for of_file in wanted.texts for one in of_file.values()):
         plan.add(name, f"not counted: not yet fetched from the hub ({HUB}…); scripts/prepare.py fetches it")
@@ -125,16 +124,15 @@ def _check_rows(plan: Plan, wanted: Request) -> Counted:
     is_valid = len(plan.problems) == known
     counted.fingerprint = digest.hexdigest() if is_valid else ""
     if not counted.rows and is_valid:
-        with plan.collected():
-            raise UserError(f"{options.name}: {wanted.files[0]} has no rows. Correct `{options.name}`.")
+        plan.add_problem(UserError(f"{options.name}: {wanted.files[0]} has no rows. Correct `{options.name}`."))
     return counted
 
 
 def _add_problems(plan: Plan, problems: Problems, source: Input) -> None:
     for problem in problems.first:
-        plan.problems.append(UserError(f"{problems.name}: {problems.describe(*problem)}."))
+        plan.add_problem(UserError(f"{problems.name}: {problems.describe(*problem)}."))
     shown = f", the first {len(problems.first)} are above" if problems.count > len(problems.first) else ""
-    plan.problems.append(
+    plan.add_problem(
         UserError(
             f"{problems.name}: {source.file} has {problems.count:,} invalid rows{shown}. Correct them, or set "
             "`skip_invalid`=true to count and skip such rows."

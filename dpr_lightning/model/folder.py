@@ -10,7 +10,7 @@ from pathlib import Path
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.settings import SETTINGS_FILE, Settings
 
-_HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
+_HUB_NAME = re.compile(r"\w[\w.-]*(?:/[\w.-]+)?", re.ASCII)
 
 
 def check_model(name_or_path: str | Path, *, settings: Settings, explicit: Collection[str] = ()) -> None:
@@ -23,7 +23,7 @@ def check_model(name_or_path: str | Path, *, settings: Settings, explicit: Colle
     """
     folder = Path(name_or_path).expanduser()
     if not folder.is_dir():
-        if isinstance(name_or_path, Path) or not _HUB_NAME.fullmatch(name_or_path) or name_or_path.startswith("."):
+        if isinstance(name_or_path, Path) or not _may_be_on_hub(name_or_path):
             raise UserError(
                 f"name_or_path: {name_or_path} is not a folder with a model, nor a name on the hub. Correct the path."
             )
@@ -34,12 +34,18 @@ def check_model(name_or_path: str | Path, *, settings: Settings, explicit: Colle
         saved_settings(folder, settings, explicit)
 
 
+def _may_be_on_hub(name: str) -> bool:
+    return bool(_HUB_NAME.fullmatch(name))
+
+
 def is_on_this_machine(name_or_path: str | Path) -> bool:
     """Return whether a model is a folder, or has been fetched from the hub."""
     from huggingface_hub import try_to_load_from_cache
 
     name = str(name_or_path)
-    return Path(name).expanduser().is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str)
+    if Path(name).expanduser().is_dir():
+        return True
+    return _may_be_on_hub(name) and isinstance(try_to_load_from_cache(name, "config.json"), str)
 
 
 def saved_settings(folder: Path, given: Settings, explicit: Collection[str]) -> Settings:

@@ -28,12 +28,12 @@ def add_search(
     memory: str | int = "4GB",
     format: str = "trec",
     overwrite: bool = False,
-    texts: Sequence[int | None] = (None, None),
+    texts: Sequence[int | None] = (),
 ) -> None:
     """Add what a search does to a plan; the arguments are those of `search`.
 
     Args:
-        texts: The numbers of queries and passages whose texts are read, None if they are not counted.
+        texts: The numbers of queries and passages if their texts are read, None where they are not counted.
     """
     with plan.collected():
         numbers: list[int | str | None] = [shard]
@@ -43,7 +43,7 @@ def add_search(
         files = {number: ranking_file(run, method, shard=number, **at) for number in numbers}  # type: ignore[arg-type]
         left = {number: found for number, found in files.items() if overwrite or not found[0].exists()}
         plan.add("rankings", f"{len(left)} of {len(files)} to write, {len(files) - len(left)} finished")
-        queries, rows = texts
+        queries, rows = texts or (None, None)
         for number, (_, count) in list(left.items())[:1]:
             if method.reads_embeddings:
                 queries, rows = _add_embeddings(plan, run, split, number, count, parse_bytes(memory), depth)

@@ -38,7 +38,7 @@ def add_space(plan: Plan, run: RunDir, module: Any, space: TrainingSpace, *, eve
     plan.add("model", f"{sum(one.numel() for one in parameters):,} parameters, {trained:,} of them trained")
     size = size_text(space.checkpoint)
     plan.add("checkpoints", f"every {every_n_steps:,} steps and epoch, {space.kept} of {size} at most at a time")
-    plan.add_disk(run.path, space.needed)
+    plan.add_disk(run.checkpoints, space.needed)
     with plan.collected():
         check_training_space(space, run)
-    plan.add_memory(space.model + _BYTES_PER_PARAMETER * trained, "weights, gradients and optimizer, without batches")
+    plan.add_memory(space.model + _BYTES_PER_PARAMETER * trained, "weights, gradients and optimizer, besides activations")

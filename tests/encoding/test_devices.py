@@ -16,6 +16,7 @@ from support.world import ROOT
 
 from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.embeddings.writer import EmbeddingWriter
+from dpr_lightning.encoding import devices
 from dpr_lightning.encoding.devices import Device, find_devices, run_on_devices
 from dpr_lightning.errors import UserError
 
@@ -46,6 +47,7 @@ def devices_or_none(count):
 
 @pytest.mark.parametrize(("visible", "names"), [(None, ["0", "1", "2"]), ("4,2,7", ["4", "2", "7"])])
 def test_devices_are_the_visible_gpus(monkeypatch, visible, names):
+    monkeypatch.setattr(devices, "may_have_gpus", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:

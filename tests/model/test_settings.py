@@ -14,7 +14,8 @@ from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
-from dpr_lightning.model.settings import Settings
+from dpr_lightning.model.pooling import POOLING
+from dpr_lightning.model.settings import POOLING_MODES, Settings
 
 FORMAT_1 = Path(__file__).parent.parent / "fixtures" / "format_1"
 OTHER = Settings(False, "mean", True, 12, 7, 30, "pair", "bap ", "bar ", "bfloat16")
@@ -25,6 +26,10 @@ def message_of(function, *args, **options):
         function(*args, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_every_pooling_mode_can_be_set():
+    assert tuple(POOLING) == POOLING_MODES
 
 
 @pytest.mark.parametrize("settings", [Settings(), OTHER])
