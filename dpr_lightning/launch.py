@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.call_record import forgotten_if_refused, recorded_end, write_call_record
 from dpr_lightning.command_line import decoded_split, hydra_words, quoted, with_name
+from dpr_lightning.composition import help_text
 from dpr_lightning.config_folders import config_folder
 from dpr_lightning.errors import FinishedError, UserError, report_user_errors
 from dpr_lightning.guidance import error_message, next_command
@@ -154,6 +155,9 @@ def command(task: Callable[[Config], str]) -> Callable[[], None]:
         os.environ[_FULL_ERROR] = "1"  # makes Hydra raise errors while it composes, instead of printing them
         with report(message=lambda error: error_message(error, Config({}), task.__name__)), failures_in_one_line():
             sys.argv[1:] = hydra_words(with_name(sys.argv[1:]))
+            if {"--help", "-h"} & set(sys.argv[1:]):
+                print(help_text(task.__name__, sys.argv[1:]))
+                return
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=task.__name__)(run)()
 
     return entry

@@ -24,7 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import xxhash
 from filelock import FileLock
 
@@ -107,6 +106,8 @@ class CacheEntry:
 
 
 def _folder() -> Path:
+    import datasets  # takes a second
+
     return Path(datasets.config.HF_DATASETS_CACHE) / "dpr_lightning"
 
 

@@ -9,9 +9,7 @@ import glob
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import datasets
+from typing import TYPE_CHECKING, NamedTuple
 
 from dpr_lightning.data.cache import CacheEntry, Facts, content_hash
 from dpr_lightning.data.containers import read_sample
@@ -22,6 +20,9 @@ from dpr_lightning.data.recognize import choose_layout
 from dpr_lightning.data.schema import CORPUS, QUERIES, TRAINING, Schema
 from dpr_lightning.data.texts import Texts
 from dpr_lightning.errors import UserError, check_choice
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _log = logging.getLogger(__name__)
 _FORMAT = 5  # raise it when the cached form changes
@@ -35,7 +36,7 @@ class Source(NamedTuple):
     `fingerprint` is a hash of all rows; `skipped` counts the invalid ones that `skip_invalid` left out.
     """
 
-    rows: datasets.Dataset
+    rows: Dataset
     fingerprint: str
     skipped: int
 
@@ -119,7 +120,9 @@ def _open(spec: Files, kind: Kind, options: Options) -> Source:
     if facts["skipped"]:
         first = problems.describe(*facts["first_skipped"])
         _log.warning("%s: %d invalid rows skipped, the first: %s", name, facts["skipped"], first)
-    return Source(datasets.Dataset.from_file(str(entry.arrow)), facts["fingerprint"], facts["skipped"])
+    from datasets import Dataset  # takes a second to import
+
+    return Source(Dataset.from_file(str(entry.arrow)), facts["fingerprint"], facts["skipped"])
 
 
 def _open_texts(file: Path, kinds: Sequence[str], options: Options) -> dict[str, Source]:

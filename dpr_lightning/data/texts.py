@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import xxhash
 
 from dpr_lightning.data.schema import InvalidRowError, Record
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 
 class Texts:
     """The texts of a corpus and of queries by id, memory-mapped; the index needs 16 bytes per text."""
 
-    def __init__(self, corpus: datasets.Dataset | None = None, queries: datasets.Dataset | None = None) -> None:
+    def __init__(self, corpus: Dataset | None = None, queries: Dataset | None = None) -> None:
         """Take rows as `open_corpus` and `open_queries` return them; what no record names may be None."""
         self._corpus = None if corpus is None else _RowsById(corpus, "docid")
         self._queries = None if queries is None else _RowsById(queries, "query_id")
@@ -45,7 +47,7 @@ class Texts:
 class _RowsById:
     """Random access to memory-mapped rows by an id: sorted hashes of all ids, and the row of each."""
 
-    def __init__(self, rows: datasets.Dataset, id_field: str) -> None:
+    def __init__(self, rows: Dataset, id_field: str) -> None:
         self._batches = rows.data.table.to_batches()
         self._first = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
         self._id_field = id_field
