@@ -16,13 +16,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from common import quiet, report, take_turns
 from support.commands import finish_run
-from support.world import question, save_tiny_model, settings_of, write_world
+from support.world import ROOT, question, save_tiny_model, settings_of, write_world
 
 COMMANDS = ("train", "encode", "search", "reduce", "evaluate")
 SCRIPTS = ("import_model", "ask", "serve")
@@ -61,7 +61,7 @@ def main():
     args = parser.parse_args()
     quiet()
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["HF_DATASETS_CACHE"] = f"{folder}/cache"
+        os.environ |= {"HF_DATASETS_CACHE": f"{folder}/cache", "PYTHONPATH": str(ROOT)}
         run = make_run(Path(folder))
         contestants = {
             " ".join(words).replace(str(run), "RUN"): lambda words=words: cpu_seconds(words, folder)
