@@ -79,9 +79,7 @@ def test_concurrent_requests_get_the_answers_of_the_searcher(address, run_dir, c
                 continue
             expected = found[text]
             assert (status, answer["question"], len(answer["passages"])) == (200, text, depth)
-            assert 0 < answer["seconds"]
-            if method == "hybrid":  # its scores depend on the depth of both rankings, which is at least 1,000
-                expected = Found(expected.docids[:depth], expected.scores[:depth], expected.passages[:depth])
+            assert answer["seconds"] > 0
             for rank, passage in enumerate(answer["passages"]):
                 row = expected.passages[rank]
                 assert passage == {
@@ -169,8 +167,8 @@ def test_waiting_requests_of_one_method_and_depth_are_one_batch():
     assert other.batches == [(64, 5), (36, 5)]
 
 
-def without_scrolling(page):
-    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+def fits(shown):
+    return shown.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 @pytest.mark.browser
@@ -194,7 +192,7 @@ def test_the_page_answers_a_question_and_switches_the_method(address, page, run_
     assert first.locator("p").inner_text() == bm25.passages[0]["text"]
     for width in (1400, 400):
         page.set_viewport_size({"width": width, "height": 800})
-        assert without_scrolling(page)
+        assert fits(page)
     page.reload()  # the address has the question
     page.get_by_text("10 passages by BM25 in").wait_for()
 
@@ -211,7 +209,7 @@ def test_the_page_shows_data_as_text_and_errors_in_words(address, page):  # noqa
     page.get_by_role("button").click()
     page.get_by_text("1 passages by dense").wait_for()
     assert page.locator("li p").inner_text() == html and page.locator("img").count() == 0
-    assert without_scrolling(page)
+    assert fits(page)
     page.unroute("**/search?*")
     page.route("**/search?*", lambda route: route.fulfill(status=400, json={"error": "q: is wrong."}))
     page.get_by_role("button").click()
