@@ -4,7 +4,7 @@
 
 Starts the server on a free port of the loopback address. Every client asks its next question when it has the answer to
 its last. Prints JSON lines, for each method with one client and with all of them: requests per second, the median and
-the 95th percentile of the seconds per request, and the load average of the machine.
+the 95th percentile of the seconds per request, the server's CPU seconds per request, and the machine's load average.
 """
 
 import argparse
@@ -27,6 +27,12 @@ from common import quiet, report
 from dpr_lightning.data.sources import open_queries
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "serve.py"
+
+
+def cpu_seconds(process):
+    """Return the CPU seconds that a running process has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def ask(reader, writer, target):
@@ -76,6 +82,7 @@ def main():
             targets = [f"/search?q={word}&method={method}" for word in words]
             asyncio.run(measure(port, targets[: 4 * clients], clients))  # warm up
             targets = targets if clients > 1 else targets[:100]
+            before = cpu_seconds(server)
             total, seconds = asyncio.run(measure(port, targets, clients))
             report(
                 method=method,
@@ -84,6 +91,7 @@ def main():
                 requests_per_s=len(targets) / total,
                 median_s=statistics.median(seconds),
                 p95_s=statistics.quantiles(seconds, n=20)[-1],
+                server_cpu_s=(cpu_seconds(server) - before) / len(targets),
                 load=os.getloadavg()[0],
             )
         server.send_signal(signal.SIGINT)

@@ -109,7 +109,8 @@ class Searcher:
             raise UserError(f"questions: {questions!r} is one text. Give a list of texts.")
         if not questions:
             return []
-        queries = Queries([str(number) for number in range(len(questions))], self._embed(questions), questions)
+        embeddings = self._embed(questions) if self._method.reads_embeddings else None
+        queries = Queries([str(number) for number in range(len(questions))], embeddings, questions)
         return [
             Found(docids, scores, [self._corpus.rows[row] for row in rows.tolist()])
             for rows, docids, scores in self._retriever.search(queries, depth=depth)

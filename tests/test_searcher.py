@@ -1,12 +1,11 @@
 """Searching by text equals search.py; embeddings of another model or corpus are refused."""
 
 import io
-import subprocess
 import sys
 
 import pytest
 from support.commands import assert_mistake, assert_succeeds, run_script
-from support.world import ROOT, passage, question, write_jsonl
+from support.world import passage, question, write_jsonl
 
 import dpr_lightning
 from dpr_lightning.data.sources import open_corpus, open_queries
@@ -110,10 +109,7 @@ def test_impossible_searches_are_refused(run_dir, corpus, tiny_model, tmp_path):
         dpr_lightning.Searcher(tmp_path, corpus=corpus)
 
 
-def test_importing_the_package_does_not_import_torch():
-    code = "import sys, dpr_lightning as d; print('torch' in sys.modules); d.Searcher; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "False\nTrue\n", done.stderr
+def test_the_package_has_no_other_names():
     with pytest.raises(AttributeError, match="no attribute 'Finder'"):
         dpr_lightning.Finder  # noqa: B018
 
