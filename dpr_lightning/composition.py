@@ -51,7 +51,7 @@ def help_text(command: str, words: Sequence[str]) -> str:
     """
     config = composed(command, words, with_hydra=True)
     template = string.Template(config.hydra.help.template)
-    settings = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     return template.substitute(CONFIG=OmegaConf.to_yaml(settings))
 
 
