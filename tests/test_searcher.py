@@ -1,6 +1,7 @@
 """Searching by text equals search.py; embeddings of another model or corpus are refused."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -124,7 +125,11 @@ def test_ask_shows_scores_docids_and_passages(run_dir, corpus, monkeypatch):
         assert f" {docid} " in out
         assert f"{score:.3f}" in out
         assert row["text"] in out
-    assert f" {found.docids[2]} " not in out
+    assert f" {found.docids[2]} " not in out and "\x1b" not in out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = assert_succeeds(run_script("ask", run_dir, text.upper(), "--corpus", corpus, "--depth", "1"))
+    words = {word for word in text.split() if word in found.passages[0]["text"]}
+    assert words and words <= set(re.findall("\x1b\\[33m([a-z]+)\x1b", out))
     assert "has no shards" in assert_mistake(run_script("ask", run_dir / "absent", text, "--corpus", corpus))
     assert "there is no file" in assert_mistake(run_script("ask", run_dir, text, "--corpus", "absent.jsonl"))
     assert "give it with --corpus" in assert_mistake(run_script("ask", run_dir, text))
