@@ -25,7 +25,6 @@ from rich.text import Text
 
 from dpr_lightning.errors import report_user_errors
 from dpr_lightning.run_dir import METHODS, RunDir
-from dpr_lightning.training_config import training_corpus
 
 if TYPE_CHECKING:
     from dpr_lightning.searcher import Found
@@ -45,6 +44,7 @@ def main() -> None:
     with report_user_errors():
         from dpr_lightning.data.sources import open_corpus
         from dpr_lightning.searcher import Searcher
+        from dpr_lightning.training_config import training_corpus
 
         corpus = args.corpus or open_corpus(**training_corpus(RunDir(args.run_dir)))
         options = {"model_dir": args.model, "index": args.index, "method": args.method}

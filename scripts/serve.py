@@ -20,7 +20,6 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 from dpr_lightning.errors import report_user_errors
 from dpr_lightning.run_dir import RunDir
 from dpr_lightning.serving.server import serve
-from dpr_lightning.training_config import training_corpus
 
 if TYPE_CHECKING:
     from dpr_lightning.searcher import Searcher
@@ -42,6 +41,7 @@ def main() -> None:
     def load() -> "Mapping[str, Searcher]":
         from dpr_lightning.data.sources import open_corpus
         from dpr_lightning.serving.searchers import open_searchers
+        from dpr_lightning.training_config import training_corpus
 
         corpus = args.corpus or open_corpus(**training_corpus(run))
         return open_searchers(run, corpus=corpus, model_dir=args.model, index=args.index)

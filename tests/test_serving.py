@@ -14,14 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 from support.browser import chromium, page  # noqa: F401
 from support.commands import assert_mistake, run_script
 from support.world import ROOT, question
 
 from dpr_lightning.data.sources import open_corpus
+from dpr_lightning.errors import UserError
 from dpr_lightning.retrieval.bm25 import Bm25
 from dpr_lightning.run_dir import RunDir
 from dpr_lightning.searcher import Found, Searcher
+from dpr_lightning.serving.app import make_app
 from dpr_lightning.serving.batcher import Batcher, Request
 from dpr_lightning.serving.searchers import open_searchers
 
@@ -102,6 +105,23 @@ def test_concurrent_requests_get_the_answers_of_the_searcher(address, run_dir, c
 )
 def test_an_impossible_request_is_refused_in_one_line(address, values, error):
     assert get(address, **values) == (400, {"error": error})
+
+
+def test_a_search_that_fails_is_an_error_of_the_server():
+    """The errors of a damaged file and of a defect, and an address that does not exist."""
+
+    class Broken:
+        def search(self, questions, *, depth):
+            raise UserError("`x.safetensors` is\ndamaged. Encode again.") if depth == 1 else KeyError("x")
+
+    client = TestClient(make_app({"exact": Broken()}, name="run"), raise_server_exceptions=False)
+    for target, status, error in [
+        ("/search?q=a&k=1", 500, "x.safetensors is damaged. Encode again."),
+        ("/search?q=a&k=2", 500, "the search failed: KeyError"),
+        ("/absent", 404, "Not Found"),
+    ]:
+        answer = client.get(target)
+        assert (answer.status_code, answer.json()) == (status, {"error": error})
 
 
 def test_unusual_questions_are_answered(address):

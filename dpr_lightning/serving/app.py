@@ -44,14 +44,19 @@ def make_app(searchers: Mapping[str, Searcher], *, name: str) -> Starlette:
 
     async def search(http: HttpRequest) -> Response:
         start = time.perf_counter()
-        request = parse_request(http.query_params, methods)
+        try:
+            request = parse_request(http.query_params, methods)
+        except UserError as error:
+            return _as_error(400, str(error))
         found = await batcher.search(request)
         seconds = round(time.perf_counter() - start, 6)
         answer = {"question": request.question, "method": request.method, "seconds": seconds}
         return JSONResponse({**answer, "passages": as_passages(found)})
 
     routes = [Route("/", page), Route("/about", describe), Route("/search", search)]
-    return Starlette(routes=routes, exception_handlers={UserError: _refuse, HTTPException: _fail, Exception: _fail})
+    return Starlette(
+        routes=routes, exception_handlers={HTTPException: _not_found, UserError: _failed, Exception: _failed}
+    )
 
 
 def parse_request(values: Mapping[str, str], methods: list[str]) -> Request:
@@ -79,11 +84,15 @@ def as_passages(found: Found) -> list[dict[str, Any]]:
     ]
 
 
-def _refuse(_: HttpRequest, error: Exception) -> Response:
-    return JSONResponse({"error": " ".join(str(error).replace("`", "").split())}, 400)
+def _as_error(status: int, message: str) -> Response:
+    return JSONResponse({"error": " ".join(message.replace("`", "").split())}, status)
 
 
-def _fail(_: HttpRequest, error: Exception) -> Response:
-    if isinstance(error, HTTPException):
-        return JSONResponse({"error": error.detail}, error.status_code)
-    return JSONResponse({"error": f"the search failed ({type(error).__name__}); the server's log says why"}, 500)
+def _not_found(_: HttpRequest, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _as_error(error.status_code, error.detail)
+
+
+def _failed(_: HttpRequest, error: Exception) -> Response:
+    """Return what a search has failed with: a damaged file in words, anything else as Python's name of the error."""
+    return _as_error(500, str(error) if isinstance(error, UserError) else f"the search failed: {type(error).__name__}")
