@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from dpr_lightning.command_line import hydra_words, quoted, with_name
-from dpr_lightning.config_folders import config_folder, own_config_folder
+from dpr_lightning.config_folders import config_dir_option, config_folder, own_config_folder
 
 
 def composed(command: str, words: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
@@ -25,7 +26,8 @@ def composed(command: str, words: Sequence[str], *, with_hydra: bool = False) ->
         HydraException, OmegaConfBaseException: The config cannot be composed.
     """
     GlobalHydra.instance().clear()
-    overrides, own = [word for word in words if not word.startswith("-")], own_config_folder(words)
+    option, own = config_dir_option(words), own_config_folder(words)
+    overrides = [word for word in words if not word.startswith("-") and word not in option]
     if own:
         overrides.append(f"hydra.searchpath=[{quoted(f'file://{own.absolute()}')}]")
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
@@ -36,6 +38,21 @@ def composed_values(command: str, words: Sequence[str]) -> dict[str, Any]:
     """Return the config of a command as plain objects, given overrides and options as a user types them."""
     values: Any = OmegaConf.to_container(composed(command, hydra_words(with_name(list(words)))), resolve=True)
     return dict(values)
+
+
+def help_text(command: str, words: Sequence[str]) -> str:
+    """Return what `--help` prints: the template `hydra.help`, filled with the composed config.
+
+    Hydra's own `--help` also lists the options of all groups, even for a template without them, which takes seconds.
+
+    Args:
+        command: The name of the command.
+        words: As for `composed`.
+    """
+    config = composed(command, words, with_hydra=True)
+    template = string.Template(config.hydra.help.template)
+    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return template.substitute(CONFIG=OmegaConf.to_yaml(settings))
 
 
 def launcher_values(launcher: str, command: str, words: Sequence[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.call_record import forgotten_if_refused, recorded_end, write_call_record
 from dpr_lightning.command_line import decoded_split, hydra_words, quoted, with_name
+from dpr_lightning.composition import help_text
 from dpr_lightning.config_folders import config_folder
 from dpr_lightning.errors import FinishedError, UserError, error_line, report_user_errors
 from dpr_lightning.guidance import error_message, next_command
@@ -192,6 +193,9 @@ def _command(
             _without_traces(hydra_words(with_name(sys.argv[1:]))) as words,
         ):
             sys.argv[1:] = words
+            if {"--help", "-h"} & set(words):
+                print(help_text(task.__name__, words))
+                return
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=task.__name__)(run)()
 
     return entry

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,14 +77,30 @@ class Searcher:
         if self._corpus.fingerprint != passages.data_fingerprint:
             given = "the opened one" if isinstance(corpus, Source) else corpus
             raise UserError(f"corpus: {passages.path} was encoded from another corpus than {given}. Give that corpus.")
-        inputs = Inputs(passages=passages, corpus=self._corpus)
-        self._retriever = open_retriever(run, Method(method, index, ann, bm25, hybrid), inputs)
+        self._searched = Inputs(passages=passages, corpus=self._corpus)
+        self._run, self._method = run, Method(method, index, ann, bm25, hybrid)
+        self._retriever = open_retriever(run, self._method, self._searched)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         precision = resolve_precision("auto", device)
         self._encoder = packed_if_supported(for_inference(bi_encoder.query, device=device, precision=precision))
         self._tokens_per_batch = default_tokens_per_batch(device)
         self._inputs, self._dim = bi_encoder.inputs, passages.dim
         self._cut = functools.partial(truncate, dim=passages.dim, normalize=bi_encoder.settings.normalize)
+
+    def with_method(self, method: str, *, index: str | None = None) -> Searcher:
+        """Return a searcher of the same corpus by another method, which shares the model and the other settings.
+
+        Args:
+            method: The method, as in `Searcher`.
+            index: The factory string of the index.
+
+        Raises:
+            UserError: The index does not exist or cannot be used.
+        """
+        other = copy.copy(self)
+        other._method = dataclasses.replace(self._method, name=method, index=index)
+        other._retriever = open_retriever(self._run, other._method, self._searched)
+        return other
 
     def search(self, questions: Sequence[str], *, depth: int = 10) -> list[Found]:
         """Return the `depth` best passages of each question."""
@@ -91,7 +109,8 @@ class Searcher:
             raise UserError(f"questions: {questions!r} is one text. Give a list of texts.")
         if not questions:
             return []
-        queries = Queries([str(number) for number in range(len(questions))], self._embed(questions), questions)
+        embeddings = self._embed(questions) if self._method.reads_embeddings else None
+        queries = Queries([str(number) for number in range(len(questions))], embeddings, questions)
         return [
             Found(docids, scores, [self._corpus.rows[row] for row in rows.tolist()])
             for rows, docids, scores in self._retriever.search(queries, depth=depth)

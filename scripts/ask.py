@@ -4,11 +4,13 @@
         [--index FACTORY]
 
 RUN is a run folder with `model/` and `embeddings/passage/`; FILE is the corpus that was encoded. Without a question,
-the model is loaded once and questions are read line by line, until Ctrl-D.
+the model is loaded once and questions are read line by line, until Ctrl-D. On a terminal, the words of the question
+are highlighted in the passages.
 """
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,6 @@ from rich.text import Text
 
 from dpr_lightning.errors import report_user_errors
 from dpr_lightning.run_dir import METHODS, RunDir
-from dpr_lightning.training_config import training_corpus
 
 if TYPE_CHECKING:
     from dpr_lightning.searcher import Found
@@ -43,6 +44,7 @@ def main() -> None:
     with report_user_errors():
         from dpr_lightning.data.sources import open_corpus
         from dpr_lightning.searcher import Searcher
+        from dpr_lightning.training_config import training_corpus
 
         corpus = args.corpus or open_corpus(**training_corpus(RunDir(args.run_dir)))
         options = {"model_dir": args.model, "index": args.index, "method": args.method}
@@ -69,9 +71,13 @@ def as_table(question: str, found: "Found") -> Table:
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("docid", no_wrap=True)
     table.add_column("passage", ratio=1)
+    words = "|".join(map(re.escape, re.findall(r"\w{3,}", question)))
     for score, docid, passage in zip(found.scores, found.docids, found.passages, strict=True):
-        title = Text(passage["title"] + "\n" if passage["title"] else "", style="bold")
-        table.add_row(f"{score:.3f}", Text(docid), title + Text(passage["text"], style="not bold"))
+        text = Text(passage["title"] + "\n" if passage["title"] else "", style="bold")
+        text += Text(passage["text"], style="not bold")
+        if words:
+            text.highlight_regex(rf"(?i)\b(?:{words})\b", "yellow")
+        table.add_row(f"{score:.3f}", Text(docid), text)
     return table
 
 

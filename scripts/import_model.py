@@ -21,9 +21,6 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from dpr_lightning.errors import report_user_errors
 from dpr_lightning.files import refuse_overwrite
-from dpr_lightning.interop.models import load_foreign
-from dpr_lightning.model.card import Origin
-from dpr_lightning.model.export import save_bi_encoder
 from dpr_lightning.run_dir import RunDir
 
 _SETTINGS = ("query_max_length", "passage_max_length", "separator")
@@ -43,6 +40,10 @@ def main() -> None:
     with report_user_errors():
         model = RunDir(args.run_dir).model
         refuse_overwrite(model, args.overwrite, remedy="Give --overwrite, or another RUN")
+        from dpr_lightning.interop.models import load_foreign
+        from dpr_lightning.model.card import Origin
+        from dpr_lightning.model.export import save_bi_encoder
+
         given = {name: value for name in _SETTINGS if (value := getattr(args, name)) is not None}
         bi_encoder = load_foreign(args.sources, base=args.base, **given)
         save_bi_encoder(bi_encoder, model, origin=Origin(f"Imported from {' and '.join(args.sources)}."))

@@ -58,6 +58,7 @@ def test_every_config_file_is_in_the_wheel(installed):
     files = {path.relative_to(ROOT / "conf"): path.read_text() for path in (ROOT / "conf").rglob("*.yaml")}
     assert {path.relative_to(shipped): path.read_text() for path in shipped.rglob("*.*")} == files
     assert Path("hydra/launcher/slurm_gpu.yaml") in files
+    assert (shipped.parent / "serving" / "page.html").is_file()
 
 
 def test_a_users_own_experiment_comes_from_config_dir(installed, tmp_path):

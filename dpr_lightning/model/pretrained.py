@@ -13,26 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    BertConfig,
-    BertModel,
-    DPRContextEncoder,
-    DPRQuestionEncoder,
-    MT5EncoderModel,
-    PretrainedConfig,
-    PreTrainedModel,
-    T5EncoderModel,
-    UMT5EncoderModel,
-)
+import transformers
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from dpr_lightning.errors import UserError
 
 _MOST_LAYERS = 10_000
 _PICKLE = "pytorch_model.bin"
-_ENCODERS = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}  # AutoModel adds the decoder
-_DPR = {"DPRQuestionEncoder": DPRQuestionEncoder, "DPRContextEncoder": DPRContextEncoder}
+_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}  # AutoModel adds the decoder
+_DPR = ("DPRQuestionEncoder", "DPRContextEncoder")
 _DPR_CONFIG = {"model_type", "architectures", "projection_dim", "transformers_version"}
 
 
@@ -64,8 +53,9 @@ def load_transformer(
         if (layers := getattr(config, "num_hidden_layers", 0)) > _MOST_LAYERS:  # they would be built before any check
             raise ValueError(f"num_hidden_layers is {layers}")
     with errors_about(name_or_path, "config.json and model.safetensors"):
-        loader = _DPR[architecture] if config.model_type == "dpr" else _ENCODERS.get(config.model_type, AutoModel)
-        transformer, info = _load_weights(loader, name_or_path, config, getattr(torch, dtype))
+        loader = architecture if config.model_type == "dpr" else _ENCODERS.get(config.model_type, "AutoModel")
+        model_class = getattr(transformers, loader)  # imports the module of this class only
+        transformer, info = _load_weights(model_class, name_or_path, config, getattr(torch, dtype))
         if config.model_type == "dpr":
             transformer = _bert_of_dpr(transformer)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
@@ -99,6 +89,8 @@ def _load_weights(
 
 def _bert_of_dpr(dpr: PreTrainedModel) -> PreTrainedModel:
     """Return the BERT within an encoder of the original DPR, with a config of its own."""
+    from transformers import BertConfig, BertModel
+
     inner: BertModel = getattr(dpr, dpr.base_model_prefix).bert_model
     config = BertConfig(**{key: value for key, value in dpr.config.to_dict().items() if key not in _DPR_CONFIG})
     bert = BertModel(config, add_pooling_layer=False)
