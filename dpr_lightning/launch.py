@@ -35,7 +35,7 @@ from dpr_lightning.training_config import recall_settings
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
     **dict.fromkeys(("name", "run_dir", "split"), str),
-    **dict.fromkeys(("model_dir", "run_file"), str | None),
+    **dict.fromkeys(("model_dir", "run_file", "against"), str | None),
     **dict.fromkeys(("overwrite", "skip_finished"), bool),
     "seed": int,
 }
