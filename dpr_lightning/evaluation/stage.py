@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dpr_lightning.data.sources import Source
+from dpr_lightning.environment import environment
 from dpr_lightning.errors import UserError, check_choice, check_positive
 from dpr_lightning.evaluation.accuracy import first_hit
 from dpr_lightning.evaluation.against import compare_against, identify_against, open_against
@@ -53,6 +54,7 @@ def evaluate(
     measures: Sequence[str] | None = None,
     against: Path | str | None = None,
     overwrite: bool = False,
+    call: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Evaluate a ranking and write `metrics.json`, `questions.jsonl` and `dpr.json` into the run folder.
 
@@ -78,6 +80,7 @@ def evaluate(
             RR and nDCG@10.
         against: A run folder or the folder of an evaluation of the same questions, to compare with.
         overwrite: Evaluate again and replace finished output.
+        call: What calls this, for the metrics' `provenance`: `command`, `log` (its log folder) and `seed`.
 
     Raises:
         UserError: An impossible setting; a ranking of other questions or passages, made from other embeddings than the
@@ -150,9 +153,18 @@ def evaluate(
             own = Evaluated(folder, metrics, {row["qid"]: row for row in read_questions(temporary)})
             metrics["against"] = {**identity, **compare_against(own, other)}
         write_dpr_json(temporary, queries, rankings, passages, hits)
+        seconds = time.perf_counter() - start
+        metrics["provenance"] = _provenance(run, call or {}, seconds)
         metrics = write_metrics(temporary, metrics)
-    speed = f"{len(hits):,} questions in {time.perf_counter() - start:,.1f} s"
+    speed = f"{len(hits):,} questions in {seconds:,.1f} s"
     return Evaluation(metrics, f"{folder}: metrics.json, questions.jsonl, dpr.json; {speed}")
+
+
+def _provenance(run: RunDir, call: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Return how metrics were computed; a function that no command has called knows no command, log folder and seed."""
+    log = run.relative(Path(call["log"])) if call.get("log") else None
+    known = {"command": call.get("command"), "log": log, "seed": call.get("seed")}
+    return {**known, **environment(), "seconds": round(seconds, 3)}
 
 
 def _check_cutoffs(topk: Sequence[int]) -> list[int]:
