@@ -148,7 +148,7 @@ def _fingerprints(metrics: Mapping[str, Any]) -> dict[str, Any]:
     with contextlib.suppress(UserError, OSError):
         known = read_provenance(ranking)
     return {
-        "model": metrics.get("model_fingerprint"),
+        "model": metrics.get("model_fingerprint") or None,
         "corpus": metrics.get("corpus_fingerprint"),
         "queries": metrics.get("queries_fingerprint"),
         "qrels": metrics.get("qrels_fingerprint"),

@@ -9,11 +9,11 @@ from typing import Any
 
 from dpr_lightning.errors import UserError, check_choice, check_positive
 from dpr_lightning.files import write_json
-from dpr_lightning.model.pooling import POOLING
 
 SETTINGS_FILE = "dpr_lightning.json"
 _FORMAT = 2
 _FORMAT_1 = ["tied", "pooling", "normalize", "projection_dim", "query_max_length", "passage_max_length", "separator"]
+POOLING_MODES = ("cls", "mean", "last")  # the keys of `POOLING`, which needs torch
 DTYPES = ("float32", "bfloat16")
 LARGEST = 1 << 20  # for lengths and dimensions; far beyond any model, and small enough for every library
 _NEWER = "was written by a newer version of dpr_lightning"
@@ -28,7 +28,7 @@ class Settings:
 
     Attributes:
         tied: Whether one encoder serves both sides.
-        pooling: A key of `POOLING`.
+        pooling: One of `POOLING_MODES`.
         normalize: Whether to divide embeddings by their L2 norm, which makes the inner product a cosine.
         projection_dim: Outputs of a linear layer after pooling; None for no such layer.
         query_max_length: Maximum number of tokens of a query, special tokens included.
@@ -57,7 +57,7 @@ class Settings:
         for name in ("tied", "normalize"):
             if not isinstance(value := getattr(self, name), bool):
                 raise UserError(f"{name}: {value!r} is not true or false. Correct `{name}`.")
-        check_choice(self.pooling, "pooling", list(POOLING))
+        check_choice(self.pooling, "pooling", POOLING_MODES)
         for name in ("projection_dim", "query_max_length", "passage_max_length"):
             value = getattr(self, name)
             if value is None and name == "projection_dim":
