@@ -48,7 +48,7 @@ def write_run_provenance(run: RunDir) -> Path:
         "fingerprints": {
             "training": _training_fingerprints(run),
             "evaluations": {
-                name: {**_fingerprints(metrics), "metrics": file_hash(run.evaluations / name / METRICS)}
+                name: {**_fingerprints(run, metrics), "metrics": file_hash(run.evaluations / name / METRICS)}
                 for name, metrics in evaluations.items()
             },
         },
@@ -67,7 +67,7 @@ def _evaluations(run: RunDir) -> Iterator[tuple[str, dict[str, Any]]]:
 def _run_folders(run: RunDir, evaluations: Mapping[str, Mapping[str, Any]]) -> list[RunDir]:
     """Return the run and, before it, other runs whose model it encoded with or whose ranking it evaluated."""
     models = [call.settings.get("model_dir") for call in read_calls(run.logs) if call.words[0] == "encode"]
-    rankings = [Path(metrics["run_file"]) for metrics in evaluations.values() if metrics.get("run_file")]
+    rankings = [_ranking(run, metrics) for metrics in evaluations.values()]
     folders = [Path(model).parent for model in models if model and Path(model).name == "model"]
     folders += [ranking.parent.parent for ranking in rankings if ranking.parent.name == "rankings"]
     others = {folder.resolve(): RunDir(folder) for folder in folders if folder.resolve() != run.path.resolve()}
@@ -141,10 +141,16 @@ def _stage(run: RunDir, call: Call, metrics: Mapping[str, Any] | None = None) ->
     }
 
 
-def _fingerprints(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprints of what an evaluation has read."""
+def _ranking(run: RunDir, metrics: Mapping[str, Any]) -> Path:
+    """Return the ranking of an evaluation: the run's own of this name and content, also if the run was moved."""
     ranking = Path(metrics.get("run_file", ""))
-    known = None
+    own = run.rankings / ranking.name
+    return own if own.is_file() and file_hash(own) == metrics.get("run_file_xxh3") else ranking
+
+
+def _fingerprints(run: RunDir, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fingerprints of what an evaluation has read."""
+    ranking, known = _ranking(run, metrics), None
     with contextlib.suppress(UserError, OSError):
         known = read_provenance(ranking)
     return {
@@ -153,7 +159,7 @@ def _fingerprints(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "queries": metrics.get("queries_fingerprint"),
         "qrels": metrics.get("qrels_fingerprint"),
         "embeddings": known.embeddings if known else None,
-        "ranking": {"file": str(ranking), "xxh3": metrics.get("run_file_xxh3")},
+        "ranking": {"file": run.relative(ranking), "xxh3": metrics.get("run_file_xxh3")},
     }
 
 

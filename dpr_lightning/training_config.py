@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from dpr_lightning.files import atomic_write, matching
 from dpr_lightning.run_dir import RunDir
 
 _FINGERPRINTS = "fingerprints"  # of data and model, a key of the saved config
+_NAMES = ("name", "run_dir", "model_dir", "run_file", "overwrite", "skip_finished")  # settings that change no result
 
 
 def check_training_config(
@@ -143,6 +144,29 @@ def run_settings(run: RunDir, split: str) -> RunSettings:
                 if call.settings.get("side") == "query":
                     model_dir = call.settings.get("model_dir")
     return RunSettings(run, split, data, Path(model_dir) if model_dir else None)
+
+
+def differing_settings(runs: Mapping[str, RunDir]) -> dict[str, dict[str, Any]]:
+    """Return the settings in which the trainings of runs differ, by run and key; nothing unless each has a training.
+
+    Names and folders do not count. A run that lacks a setting, which it was trained without, has None.
+    """
+    if not all(run.training_config.exists() for run in runs.values()):
+        return {}
+    saved = {name: _read_training_config(run.training_config, "Restore the file") for name, run in runs.items()}
+    flat = {name: {key: value for key, value in _leaves(config) if key not in _NAMES} for name, config in saved.items()}
+    keys = dict.fromkeys(key for values in flat.values() for key in values)
+    differing = [key for key in keys if len({repr(values.get(key)) for values in flat.values()}) > 1]
+    return {name: {key: values.get(key) for key in differing} for name, values in flat.items()} if differing else {}
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values of a config, without those of fingerprints and loggers."""
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value and f"{prefix}{name}" not in (_FINGERPRINTS, "logger"):
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif f"{prefix}{name}" not in (_FINGERPRINTS, "logger"):
+            yield f"{prefix}{name}", value
 
 
 def _copy_key(key: str, source: Mapping[str, Any], target: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ def test_a_model_of_another_run_brings_its_training(command, settings, finished_
 
 def test_a_training_of_a_sweep_is_found_beside_its_run(command, settings, finished_run, tmp_path):
     jobs = [word for word in settings if not word.startswith("run_dir=")]
-    assert command("train", *jobs, f"run_dir={tmp_path}/sweep", "trainer.max_steps=1", "-m", "seed=5")[0] == 0
+    assert command("train", *jobs, f"run_dir={tmp_path}/sweep", "trainer.max_steps=1", "-m", "seed=choice(5)")[0] == 0
     run = RunDir(tmp_path / "sweep" / "seed-5")
     write_run_provenance(run)
     (stage,) = stages(run)
@@ -95,7 +95,7 @@ def test_a_training_of_a_sweep_is_found_beside_its_run(command, settings, finish
 def test_a_function_knows_everything_but_the_command(finished_run, world, monkeypatch, tmp_path):
     run = RunDir(finished_run)
     shutil.rmtree(run.evaluations)
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "site-packages" / "dpr_lightning" / "environment.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "installed" / "dpr_lightning" / "environment.py"))
     sources = open_queries(str(world / "test.jsonl")), open_corpus(str(world / "corpus.jsonl"))
     metrics = evaluate(run, *sources, topk=[1]).metrics
     provenance = metrics["provenance"]

@@ -86,6 +86,11 @@ def read_evaluated(run: Path, split: str) -> Evaluated:
     return evaluated
 
 
+def run_folder(run: Path) -> Path:
+    """Return the run folder of what `evaluation_folder` takes."""
+    return run.resolve().parents[1] if (run / METRICS).is_file() else run
+
+
 def evaluation_folder(run: Path, split: str) -> Path:
     """Return the folder of a run's evaluation, or `run` itself if it is one."""
     return run if (run / METRICS).is_file() else RunDir(run).evaluation(split)

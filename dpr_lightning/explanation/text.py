@@ -138,8 +138,11 @@ def findings(one: Explanation) -> Iterator[str]:
     if one.cut and one.cut.lost:
         yield "The end of the question is cut off. Raise model.query_max_length."
     for gold in one.best_gold:
+        name, cut = gold.passage.docid, gold.cut
         if gold.is_answer_cut:
-            yield f"The answer in {gold.passage.docid} is in the part that is cut off. Raise model.passage_max_length."
+            yield f"The answer in {name} is in the part that is cut off. Raise model.passage_max_length."
+        elif cut and cut.lost:
+            yield f"The model does not see the last {cut.lost:,} of the {cut.tokens:,} tokens of {name}."
 
 
 def _wrapped(text: str, indent: int = 0, lines: int | None = None) -> list[str]:
