@@ -1,29 +1,95 @@
-"""What a command was called with, where, and how it ended: files in the log folder of the call, beside its output."""
+"""What a command was called with, where, and how it ended: files in the log folder of the call, beside its output.
+
+`RUN/logs/COMMAND/TIME` is the log folder of a call, and `RUN/logs/COMMAND/TIME/NUMBER` that of a job of a sweep. No
+other code knows this layout and the names of the files.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import platform
+import shlex
 import shutil
 import socket
-import subprocess
-import sys
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from dpr_lightning.environment import environment
 from dpr_lightning.errors import FinishedError, ReportedMistake
 from dpr_lightning.files import atomic_write, write_json
 
-_PACKAGES = ("dpr_lightning", "torch", "pytorch-lightning", "transformers", "datasets", "faiss-cpu", "faiss-gpu")
+_CALL, _SETTINGS, _END = "call.json", "resolved.yaml", "ended.json"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as its log folder describes it; what was not recorded is empty."""
+
+    log: Path
+    record: dict[str, Any]
+    end: dict[str, Any]
+    is_worker: bool  # of another call, which started it
+
+    @property
+    def words(self) -> list[str]:
+        """The name of the command, and the words after it."""
+        return list(self.record.get("command") or [""])
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether the call has ended without an error, and not because its output existed already."""
+        return self.end.get("exit_code") == 0 and not self.end.get("is_finished")
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The composed config of the call; empty if it cannot be read."""
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        with contextlib.suppress(OSError, ValueError, TypeError, yaml.YAMLError):
+            return dict(yaml.load((self.log / _SETTINGS).read_bytes(), loader))
+        return {}
+
+
+def read_calls(logs: Path) -> list[Call]:
+    """Return the calls of a folder `RUN/logs` in the order in which they began."""
+    found = logs.glob(f"*/**/{_CALL}") if logs.is_dir() else ()
+    calls = [read_call(file.parent, is_worker=_is_worker(file.parent, logs)) for file in found]
+    return sorted(calls, key=lambda call: (call.record.get("started", ""), call.log))
+
+
+def read_call(log: Path, *, is_worker: bool = False) -> Call:
+    """Return the call of a log folder."""
+    return Call(log, _read(log / _CALL), _read(log / _END), is_worker)
+
+
+def command_text(words: Sequence[str]) -> str:
+    """Return the words of a call as a command line."""
+    return shlex.join(["python", f"{words[0]}.py", *words[1:]])
+
+
+def _is_worker(log: Path, logs: Path) -> bool:
+    """Return whether a folder between a log folder and `logs` is that of a call."""
+    above = log.relative_to(logs).parents
+    return any((logs / folder / _CALL).exists() for folder in above)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the content of a file, or nothing if it does not exist or is being written."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(file.read_bytes()))
+    return {}
 
 
 def write_call_record(folder: Path, command: Sequence[str], settings: str) -> None:
-    """Write `call.json` (command, host, device, commit, versions) and `resolved.yaml` (every setting) into a folder.
+    """Write `call.json` (command, host, commit, versions, machine) and `resolved.yaml` (every setting) into a folder.
 
     Args:
         folder: The log folder of this call, which no other call shares.
@@ -31,29 +97,28 @@ def write_call_record(folder: Path, command: Sequence[str], settings: str) -> No
         settings: The composed config as YAML.
     """
     write_json(
-        folder / "call.json",
+        folder / _CALL,
         {
             "command": list(command),
             "folder": str(Path.cwd()),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "host": socket.gethostname(),
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "device": _device(),
-            "commit": _first_line(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]),
-            "python": sys.version.split()[0],
-            "versions": {name: number for name in _PACKAGES if (number := _version(name))},
+            **environment(),
         },
     )
-    with atomic_write(folder / "resolved.yaml") as file:
+    with atomic_write(folder / _SETTINGS) as file:
         file.write(settings)
 
 
 @contextlib.contextmanager
 def recorded_end(folder: Path) -> Iterator[dict[str, Any]]:
-    """Write `ended.json` (time, exit code, last line) into the log folder of a call when the block ends.
+    """Write `ended.json` (time, seconds, exit code, last line) into the log folder of a call when the block ends.
 
-    The file is not written if the process is killed. The block sets the line of a success in the yielded dictionary.
+    The file is not written if the process is killed. The block sets the line of a success in the yielded dictionary,
+    and `is_finished` if the output existed already.
     """
+    start = time.perf_counter()
     end: dict[str, Any] = {"exit_code": 0, "line": ""}
     try:
         yield end
@@ -69,10 +134,10 @@ def recorded_end(folder: Path) -> Iterator[dict[str, Any]]:
         end |= {"exit_code": 1, "line": repr(error)}
         raise
     finally:
-        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        now, seconds = datetime.now().astimezone().isoformat(timespec="seconds"), time.perf_counter() - start
         with contextlib.suppress(OSError):  # a full disk, or a log folder that could not be made
             if folder.is_dir():
-                write_json(folder / "ended.json", {"ended": now, **end})
+                write_json(folder / _END, {"ended": now, "seconds": round(seconds, 3), **end})
 
 
 def mistake_file(jobs: Path, number: str) -> Path:
@@ -117,24 +182,3 @@ def _is_alone(folder: Path) -> bool:
     path = [folder, *folder.parents[:3]]
     is_alone = all(list(parent.iterdir()) == [child] for child, parent in pairwise(path))
     return is_alone and all(entry.is_file() or entry.name == ".hydra" for entry in folder.iterdir())
-
-
-def _device() -> str:
-    """Return the first GPU that this process sees, or else the CPU and its number of cores."""
-    gpu = _first_line(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
-    return gpu or f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs"
-
-
-def _first_line(command: Sequence[str]) -> str | None:
-    """Return the first line that a program prints; None if it does not exist or fails."""
-    if not shutil.which(command[0]):
-        return None
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.partition("\n")[0] or None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

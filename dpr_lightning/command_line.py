@@ -20,7 +20,7 @@ _ADDED_KEY = re.compile(
     r"\+{1,2}((?:model|encode|ann|grad_cache|checkpoint|early_stopping|data)\.(?!queries\.|qrels\.)[^=]*)="
 )
 _TEXT_KEYS = re.compile(
-    r"\+{0,2}(?:name|run_dir|model_dir|run_file|split|index|data\.(?:train|dev|corpus|root|set)|data\.(?:queries|qrels)\.[^=]+|"
+    r"\+{0,2}(?:name|run_dir|model_dir|run_file|against|split|index|data\.(?:train|dev|corpus|root|set)|data\.(?:queries|qrels)\.[^=]+|"
     r"model\.(?:name_or_path|separator|query_prompt|passage_prompt))"
 )
 _GRAMMAR = re.compile(r"""null|'.*'|".*"|(?:choice|glob|range|shuffle|sort)\(.*\)|.*\$\{[^{}]+\}.*""", re.DOTALL)

@@ -23,10 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dpr_lightning.arguments import Arguments, check_type, check_types
-from dpr_lightning.call_record import forgotten_if_refused, recorded_end, write_call_record
-from dpr_lightning.command_line import decoded_split, hydra_words, quoted, with_name
+from dpr_lightning.call_record import command_text, forgotten_if_refused, recorded_end, write_call_record
+from dpr_lightning.command_line import decoded_split, hydra_words, quoted, typed_word, with_name
 from dpr_lightning.composition import help_text
-from dpr_lightning.config_folders import config_folder
+from dpr_lightning.config_folders import config_dir_option, config_folder
 from dpr_lightning.errors import FinishedError, UserError, error_line, report_user_errors
 from dpr_lightning.guidance import error_message, next_command
 from dpr_lightning.plan import Check, Plan
@@ -38,7 +38,7 @@ from dpr_lightning.training_config import recall_settings
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
     **dict.fromkeys(("name", "run_dir", "split"), str),
-    **dict.fromkeys(("model_dir", "run_file"), str | None),
+    **dict.fromkeys(("model_dir", "run_file", "against"), str | None),
     **dict.fromkeys(("overwrite", "skip_finished", "plan"), bool),
     "seed": int,
 }
@@ -149,7 +149,7 @@ def _command(
         config = Config(dict.fromkeys(composed), composed)
         but = " without overwrite=true" if composed.get("overwrite") else ""
         interrupted = f"interrupted; the same command{but} continues"
-        job, folder = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
+        folder = Path(HydraConfig.get().runtime.output_dir)
         with (
             passed_to_launching_command(folder),
             forgotten_if_refused(folder),
@@ -159,8 +159,7 @@ def _command(
         ):
             config.resolve()
             recalled = _recall(task.__name__, config)
-            words = [job.job.name, *job.overrides.task]
-            write_call_record(folder, words, OmegaConf.to_yaml(OmegaConf.create(dict(config.values))))
+            _record_call(config)
             _check_keys(config)
             if recalled:
                 _log.info(recalled)
@@ -169,7 +168,7 @@ def _command(
                 return None
             for check in checks(config):
                 check()
-            if text := _run_or_skip(task, config):
+            if text := _run_or_skip(task, config, end):
                 print(_logged(text), flush=True)
                 end["line"] = text.partition("\n")[0]
             return config.objective
@@ -240,17 +239,40 @@ def _recall(command: str, config: Config) -> str:
     return f"{', '.join(recalled)}: as in the training, {run.training_config}" if recalled else ""
 
 
-def _run_or_skip(task: Callable[[Config], str], config: Config) -> str:
-    """Run the task and name the next command; skip a finished output in a sweep, or where a script calls all stages."""
+def _run_or_skip(task: Callable[[Config], str], config: Config, end: dict[str, Any]) -> str:
+    """Run the task and name the next command; skip a finished output in a sweep, or where a script calls all stages.
+
+    Set `is_finished` of `end` if the output is skipped.
+    """
     try:
         with queued_again():
             text = task(config)
     except FinishedError as error:
         if not config.skips_finished:
             raise
+        end["is_finished"] = True
         return f"{error.path}: finished already, skipped"
     following = next_command(task.__name__, config) if text and not config["skip_finished"] else None
     return f"{text}\nnext: {following}" if following else text
+
+
+def _record_call(config: Config, *changes: str) -> None:
+    """Write the record of this call, of a sweep that of this one job, with some overrides changed."""
+    settings = OmegaConf.to_yaml(OmegaConf.create(dict(config.values)))
+    write_call_record(Path(HydraConfig.get().runtime.output_dir), _words(*changes), settings)
+
+
+def _words(*changes: str) -> list[str]:
+    """Return the name of this command and the words after it as a user types them, with some overrides changed."""
+    job, changed = HydraConfig.get(), {word.partition("=")[0] for word in changes}
+    words = [typed_word(word) for word in job.overrides.task if word.partition("=")[0] not in changed]
+    return [job.job.name, *config_dir_option(sys.argv[1:]), *words, *changes]
+
+
+def this_call(config: Config) -> dict[str, Any]:
+    """Return what `evaluate` takes as its `call`: the command line, the log folder and the seed of this call."""
+    log = HydraConfig.get().runtime.output_dir
+    return {"command": command_text(_words()), "log": log, "seed": config["seed"]}
 
 
 def explicit_keys(group: str) -> list[str]:
@@ -286,6 +308,7 @@ def training_run(config: Config) -> RunDir:
             folder /= folder_name(job.job.override_dirname)
         sys.argv[1:] = [*job.overrides.task, f"run_dir={quoted(str(folder))}"]
         config.resolve(run_dir=str(folder))
+        _record_call(config, f"run_dir={folder}")
     return RunDir(folder)
 
 

@@ -20,7 +20,7 @@ _KEPT_BY = {  # further overrides that a command needs if an earlier command had
     "encode": ("model_dir", "num_shards", "devices", "encode."),
     "search": ("num_shards", "method", "index", "format", "depth", "memory", "ann.", "bm25.", "hybrid."),
     "reduce": ("format", "depth"),
-    "evaluate": ("run_file", "method", "format", "topk", "evaluate."),
+    "evaluate": ("run_file", "method", "format", "topk", "against", "evaluate."),
 }
 
 

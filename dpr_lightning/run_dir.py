@@ -95,6 +95,16 @@ class RunDir:
         return self.path / "logs"
 
     @property
+    def provenance(self) -> Path:
+        """Where the results of the run come from."""
+        return self.path / "provenance.json"
+
+    def relative(self, path: Path) -> str:
+        """Return a path below the run folder relative to it, and any other path as it is."""
+        inner, outer = path.resolve(), self.path.resolve()
+        return inner.relative_to(outer).as_posix() if inner.is_relative_to(outer) else str(path)
+
+    @property
     def passage_shards(self) -> Path:
         """The folder of the corpus's embedding files."""
         return self.path / "embeddings" / "passage"

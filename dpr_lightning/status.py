@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dpr_lightning.call_record import read_calls
 from dpr_lightning.embeddings.writer import rows_written
 from dpr_lightning.files import matching
 from dpr_lightning.locks import read_holder
@@ -161,18 +161,10 @@ def _ranges(numbers: Iterable[int]) -> str:
 def _failed_calls(run: RunDir) -> list[Line]:
     """Return a line for each command and part of its work whose last call has failed."""
     last: dict[tuple[str, ...], Line | None] = {}
-    for record in sorted(run.logs.glob("*/**/call.json")) if run.logs.is_dir() else ():
-        call, ended, line = _read(record), _read(record.with_name("ended.json")), None
-        name, *words = call.get("command") or [""]
+    for call in read_calls(run.logs):
+        (name, *words), end, line = call.words, call.end, None
         of_part = tuple(word for word in words if re.match(r"(shard|side|split|method)=", word))
-        if name and ended.get("line") and ended.get("exit_code") and not ended.get("is_finished"):
-            line = Line(f"last call of {name}", "failed", f"{ended['line']} (log: {record.parent})")
+        if name and end.get("line") and end.get("exit_code") and not end.get("is_finished"):
+            line = Line(f"last call of {name}", "failed", f"{end['line']} (log: {call.log})")
         last[(name, *of_part)] = line
     return [line for line in last.values() if line is not None]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return the content of a record, or nothing if it does not exist or is being written."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(file.read_bytes()))
-    return {}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from dpr_lightning.call_record import read_calls
 from dpr_lightning.command_line import decoded_split_key
 from dpr_lightning.errors import UserError
 from dpr_lightning.files import atomic_write, matching
 from dpr_lightning.run_dir import RunDir
 
 _FINGERPRINTS = "fingerprints"  # of data and model, a key of the saved config
+_NAMES = ("name", "run_dir", "model_dir", "run_file", "overwrite", "skip_finished")  # settings that change no result
 
 
 def check_training_config(
@@ -97,6 +99,74 @@ def training_corpus(run: RunDir) -> dict[str, Any]:
     if data.get("corpus") is None:
         raise UserError(f"corpus: {run.training_config} names no `data.corpus`; {remedy}.")
     return {"files": data["corpus"], "skip_invalid": data.get("skip_invalid", False), "format": data.get("format")}
+
+
+class RunSettings(NamedTuple):
+    """What a run was evaluated or trained with.
+
+    `data` has the keys of the group `data` that are set; `model_dir` is the model that encoded the queries, None for
+    the run's own.
+    """
+
+    run: RunDir
+    split: str
+    data: dict[str, Any]
+    model_dir: Path | None
+
+    def files(self, name: str) -> Any:
+        """Return the files of `queries`, `corpus`, `qrels` or `train`; None for qrels and train that are unknown.
+
+        Raises:
+            UserError: The queries or the corpus are unknown.
+        """
+        files = self.data.get(name)
+        if name in ("queries", "qrels"):
+            files = (files or {}).get(self.split)
+        if files is None and name in ("queries", "corpus"):
+            raise UserError(f"{name}: {self.run.path} does not say which they are. Give them with --{name} FILE.")
+        return files
+
+
+def run_settings(run: RunDir, split: str) -> RunSettings:
+    """Return the settings of a run: those of its training, and of its newest call that names the split's questions.
+
+    An evaluation counts more than a later call of another command.
+    """
+    data: dict[str, Any] = {}
+    if run.training_config.exists():
+        data = _read_training_config(run.training_config, "Restore the file")["data"]
+    model_dir = None
+    for command in ("encode", "search", "evaluate"):
+        for call in read_calls(run.logs):
+            own = call.settings.get("data") or {}
+            if call.words[0] == command and (own.get("queries") or {}).get(split):
+                data = {**data, **{key: value for key, value in own.items() if value is not None}}
+                if call.settings.get("side") == "query":
+                    model_dir = call.settings.get("model_dir")
+    return RunSettings(run, split, data, Path(model_dir) if model_dir else None)
+
+
+def differing_settings(runs: Mapping[str, RunDir]) -> dict[str, dict[str, Any]]:
+    """Return the settings in which the trainings of runs differ, by run and key; nothing unless each has a training.
+
+    Names and folders do not count. A run that lacks a setting, which it was trained without, has None.
+    """
+    if not all(run.training_config.exists() for run in runs.values()):
+        return {}
+    saved = {name: _read_training_config(run.training_config, "Restore the file") for name, run in runs.items()}
+    flat = {name: {key: value for key, value in _leaves(config) if key not in _NAMES} for name, config in saved.items()}
+    keys = dict.fromkeys(key for values in flat.values() for key in values)
+    differing = [key for key in keys if len({repr(values.get(key)) for values in flat.values()}) > 1]
+    return {name: {key: values.get(key) for key in differing} for name, values in flat.items()} if differing else {}
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values of a config, without those of fingerprints and loggers."""
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value and f"{prefix}{name}" not in (_FINGERPRINTS, "logger"):
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif f"{prefix}{name}" not in (_FINGERPRINTS, "logger"):
+            yield f"{prefix}{name}", value
 
 
 def _copy_key(key: str, source: Mapping[str, Any], target: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@
 
 Each RUN contains `evaluation/SPLIT/`, as evaluate.py writes it; a folder of runs, such as a sweep's, stands for all of
 them, and a glob for all that match. It may also be the folder of one evaluation: `runs/nq/evaluation/test.bm25`. With
---datasets, each SYSTEM has a run folder per data set, and the tables have a row per data set and the mean.
+--datasets, each SYSTEM has a run folder per data set, and the tables have a row per data set and the mean. A table has
+the settings in which the trainings of the runs differ.
 
 The p-values are those of the exact sign test on the questions in which two runs differ (accuracy) and of the paired
 randomization test (judged measures, means over data sets; Smucker, Allan and Carterette, CIKM 2007), each corrected for
@@ -22,8 +23,11 @@ from dpr_lightning.errors import UserError, report_user_errors
 from dpr_lightning.evaluation.accuracy import accuracy_at
 from dpr_lightning.evaluation.comparison import compare, compare_datasets, find_runs
 from dpr_lightning.evaluation.comparison_table import FORMATS, comparison_grids, notes, render
+from dpr_lightning.evaluation.evaluated import run_folder
 from dpr_lightning.evaluation.plot import accuracy_curves
 from dpr_lightning.files import atomic_write, write_json
+from dpr_lightning.run_dir import RunDir
+from dpr_lightning.training_config import differing_settings
 
 
 def main() -> None:
@@ -43,6 +47,8 @@ def main() -> None:
         else:
             runs, skipped = find_runs(args.runs, args.split)
             result, hits = compare(runs or args.runs, args.split)
+            folders = {name: RunDir(run_folder(run)) for name, run in zip(hits, runs, strict=True)}
+            result["settings"] = differing_settings(folders)
         curves_to = max((int(k) for k in result["systems"][result["baseline"]].get("accuracy", ())), default=0)
         if args.plot and not curves_to:
             raise UserError("--plot: there are no accuracies of one data set to draw. Leave it out.")

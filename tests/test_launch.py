@@ -312,7 +312,7 @@ def test_each_call_leaves_a_record_of_itself(command, settings, finished_run):
     for call, out in zip(calls, printed, strict=True):
         record = json.loads((call / "call.json").read_text())
         assert (record["command"][0], record["command"][-1]) == ("evaluate", "overwrite=true")
-        assert record["host"] and record["device"] and record["versions"]["torch"]
+        assert record["host"] and record["hardware"]["cpu"] and record["versions"]["torch"]
         assert f"run_dir: {finished_run}\n" in (call / "resolved.yaml").read_text()
         assert out.splitlines()[-1] in (call / "evaluate.log").read_text()
 

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from dpr_lightning.data.readers import find_files
-from dpr_lightning.launch import Config, command
+from dpr_lightning.launch import Config, command, this_call
 from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir
 
@@ -42,6 +42,7 @@ def evaluate(config: Config) -> str:
     from dpr_lightning.data.sources import open_corpus, open_queries
     from dpr_lightning.evaluation import stage
     from dpr_lightning.evaluation.table import accuracy_table
+    from dpr_lightning.run_provenance import write_run_provenance
 
     run, split = RunDir(Path(config["run_dir"])), config["split"]
     config.keys |= {"queries": f"data.queries.{split}", "corpus": "data.corpus"}
@@ -54,7 +55,9 @@ def evaluate(config: Config) -> str:
         queries=queries,
         corpus=corpus,
         keys={"qrels": f"data.qrels.{split}"},
+        call=this_call(config),
     )
+    write_run_provenance(run)
     table = config.call(accuracy_table, "data", name=config["name"], metrics=evaluation.metrics)
     return f"{table}\n{evaluation.summary}"
 

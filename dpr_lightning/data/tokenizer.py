@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from dpr_lightning.data.segments import PAIR, passage_segments
 from dpr_lightning.errors import UserError, check_at_least
 
 Tokens = dict[str, Tensor]  # input_ids and attention_mask, both [N, L] int64
-PAIR = "pair"
 MULTIPLE = 8
 """Batches are padded to a multiple of this number of tokens."""
 
@@ -64,15 +64,15 @@ class InputTokenizer:
 
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each passage, special tokens included, at most `passage_max_length`."""
-        passages, prompt = list(zip(titles, texts, strict=True)), self.passage_prompt
-        if self.separator != PAIR:
-            joined = [f"{prompt}{title}{self.separator}{text}" if title else prompt + text for title, text in passages]
-            return self._encode(joined, None, self.passage_max_length)
-        titled = [prompt + title for title in titles if title]
-        pairs = self._encode(titled, [text for title, text in passages if title], self.passage_max_length)
-        alone = self._encode([prompt + text for title, text in passages if not title], None, self.passage_max_length)
-        in_pairs, in_alone = iter(pairs), iter(alone)
-        return [next(in_pairs if title else in_alone) for title in titles]
+        segments = [
+            passage_segments(title, text, separator=self.separator, prompt=self.passage_prompt)
+            for title, text in zip(titles, texts, strict=True)
+        ]
+        paired = [(one, other) for one, other in segments if other is not None]
+        firsts, seconds = [one for one, _ in paired], [other for _, other in paired]
+        pairs = iter(self._encode(firsts, seconds, self.passage_max_length))
+        alone = iter(self._encode([one for one, other in segments if other is None], None, self.passage_max_length))
+        return [next(alone if other is None else pairs) for _, other in segments]
 
     def pad(self, ids: Sequence[Sequence[int]], *, multiple: int = MULTIPLE) -> Tokens:
         """Return `input_ids` and `attention_mask`, both [N, L]. L is a multiple of `multiple`, or all positions."""

@@ -7,51 +7,19 @@ test of `resampling.py`; the p-values of all systems at one figure are also corr
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dpr_lightning.errors import UserError
 from dpr_lightning.evaluation.accuracy import FirstHits, accuracy_at, paired_difference
-from dpr_lightning.evaluation.output import METRICS, read_metrics, read_questions
-from dpr_lightning.evaluation.resampling import Values, holm, mean_with_interval, paired_mean_difference
-from dpr_lightning.files import file_hash, matching
-from dpr_lightning.run_dir import RunDir
+from dpr_lightning.evaluation.evaluated import Evaluated, evaluation_folder, read_evaluated
+from dpr_lightning.evaluation.output import METRICS
+from dpr_lightning.evaluation.resampling import holm, mean_with_interval, paired_mean_difference
+from dpr_lightning.files import matching
 
-Rows = Mapping[str, Mapping[str, Any]]  # qid -> line of questions.jsonl
 Systems = dict[str, dict[str, Any]]
 _RUN_FOLDERS = ("evaluation", "model", "rankings", "train")
-
-
-@dataclass(frozen=True)
-class _Evaluated:
-    """The evaluation of one run folder."""
-
-    folder: Path
-    metrics: Mapping[str, Any]
-    rows: Rows
-
-    @property
-    def cutoffs(self) -> set[int]:
-        return set(map(int, self.metrics["accuracy"]))
-
-    @property
-    def measures(self) -> list[str]:
-        return [name for name in self.metrics.get("qrels", {}) if name in self.metrics.get("qrels_interval", {})]
-
-    def first_hits(self, qids: Iterable[str]) -> FirstHits:
-        return np.array([self.rows[qid]["first_hit"] or 0 for qid in qids])
-
-    def values(self, figure: str, qids: Iterable[str]) -> Values:
-        """Return a figure, `accuracy@k` or a judged measure, of each question that has it."""
-        if figure.startswith("accuracy@"):
-            hits = self.first_hits(qids)
-            return ((hits > 0) & (hits <= int(figure.partition("@")[2]))).astype(float)
-        own = (self.rows[qid].get("measures", {}) for qid in qids)
-        return np.array([values[figure] for values in own if figure in values])
 
 
 def find_runs(paths: Sequence[Path], split: str) -> tuple[list[Path], list[Path]]:
@@ -180,37 +148,18 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 
 def _is_evaluated(run: Path, split: str) -> bool:
-    return (_evaluation(run, split) / METRICS).is_file()
-
-
-def _evaluation(run: Path, split: str) -> Path:
-    """Return the folder of a run's evaluation, or `run` itself if it is one."""
-    return run if (run / METRICS).is_file() else RunDir(run).evaluation(split)
+    return (evaluation_folder(run, split) / METRICS).is_file()
 
 
 def _is_run(folder: Path) -> bool:
     return any((folder / name).is_dir() for name in _RUN_FOLDERS)
 
 
-def _read(runs: Sequence[Path], split: str) -> list[_Evaluated]:
+def _read(runs: Sequence[Path], split: str) -> list[Evaluated]:
     """Return the evaluations of runs, after checking that they can be compared."""
-    folders = [_evaluation(run, split) for run in runs]
-    evaluated = []
-    for folder in folders:
-        metrics = read_metrics(folder)
-        rows = {row["qid"]: row for row in read_questions(folder, metrics)}
-        evaluated.append(_Evaluated(folder, metrics, rows))
-    first = evaluated[0]
+    evaluated = [read_evaluated(run, split) for run in runs]
     for one in evaluated:
-        _check_same_questions(one.folder, one.rows, first.folder, first.rows)
-        if any(one.metrics.get(key) != first.metrics.get(key) for key in ("answers", "match_title")):
-            raise UserError(
-                f"{one.folder} and {first.folder} match answers by different rules. Evaluate both by the same rule."
-            )
-        hashes = {run.metrics.get("qrels_fingerprint") for run in (one, first)} - {None}
-        if len(hashes) > 1:
-            raise UserError(f"{one.folder} and {first.folder} have different judgments. Evaluate with the same qrels.")
-        _check_ranking(one.folder, one.metrics)
+        one.check_comparable(evaluated[0])
     return evaluated
 
 
@@ -224,21 +173,3 @@ def _correct(systems: Systems) -> None:
             corrected = holm({name: system[kind][figure]["p_value"] for name, system in compared.items()})
             for name, p_value in corrected.items():
                 systems[name].setdefault("p_holm", {})[figure] = p_value
-
-
-def _check_same_questions(folder: Path, own: Rows, first_folder: Path, first: Rows) -> None:
-    """Raise UserError unless two evaluations are of the same questions with the same answers."""
-    if apart := own.keys() ^ first.keys():
-        raise UserError(f"{folder} and {first_folder} differ in question {min(apart)}. Evaluate the same questions.")
-    for qid, row in own.items():
-        if row.get("answers") != first[qid].get("answers"):
-            raise UserError(
-                f"{folder} and {first_folder} have different answers to question {qid}. Evaluate them alike."
-            )
-
-
-def _check_ranking(folder: Path, figures: Mapping[str, Any]) -> None:
-    """Raise UserError if the ranking has changed since it was evaluated, where it still exists."""
-    ranking = Path(figures.get("run_file", ""))
-    if "run_file_xxh3" in figures and ranking.is_file() and file_hash(ranking) != figures["run_file_xxh3"]:
-        raise UserError(f"{folder} is older than {ranking}, which has changed since. Run evaluate.py again.")

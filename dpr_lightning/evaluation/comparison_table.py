@@ -24,10 +24,13 @@ class Grid(NamedTuple):
     title: str
     heads: Sequence[str]
     sections: Sequence[Sequence[Sequence[str]]]
+    folds: bool = False  # whether any column may be folded to fit the terminal
 
 
 def comparison_grids(result: Mapping[str, Any]) -> Iterator[Grid]:
-    """Yield the tables of a comparison: of each data set by system, if there are several, then of all figures."""
+    """Yield the tables of a comparison: settings that differ, each data set by system, if several, then all figures."""
+    if settings := result.get("settings"):
+        yield _settings_grid(settings)
     where = f"{result['split']}, {result['questions']:,} questions"
     if datasets := result.get("datasets"):
         for figure in result["systems"][result["baseline"]]["measures"]:
@@ -62,7 +65,9 @@ def render(grid: Grid, format: str, *, width: int = 80) -> str:
     console = Console(file=io.StringIO(), width=width)
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for i, head in enumerate(grid.heads):
-        table.add_column(Text(head), justify="left" if i < 2 else "right", overflow="fold", no_wrap=i > 1)
+        table.add_column(
+            Text(head), justify="left" if i < 2 else "right", overflow="fold", no_wrap=i > 1 and not grid.folds
+        )
     for section in grid.sections:
         for row in section:
             table.add_row(*map(Text, row))
@@ -99,6 +104,19 @@ def _rows(result: Mapping[str, Any], kind: str, figure: str) -> list[list[str]]:
             cells += [*_cells(differences[figure], "+"), f"{system['p_holm'][figure]:.2g}"]
         rows.append([*cells, *[""] * (7 - len(cells))])
     return rows
+
+
+def _settings_grid(settings: Mapping[str, Mapping[str, Any]]) -> Grid:
+    """Return a table with a row per system and a column per setting, which is named shortly where this is clear."""
+    keys = list(next(iter(settings.values())))
+    last = [key.rpartition(".")[2] for key in keys]
+    heads = [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
+    rows = [[name, *(_setting(values[key]) for key in keys)] for name, values in settings.items()]
+    return Grid("settings that differ", ["system", *heads], [rows], folds=True)
+
+
+def _setting(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
 def _datasets_grid(result: Mapping[str, Any], figure: str) -> Grid:

@@ -16,8 +16,15 @@ Passages = dict[str, tuple[str, str]]  # docid -> title, text
 _ROWS_AT_ONCE = 1000
 
 
+def corpus_rows(docids: Iterable[str], corpus: Source) -> dict[str, int]:
+    """Return the corpus row of each docid that the corpus has, in one pass over the docid column."""
+    column = corpus.rows.with_format("arrow")[:]["docid"]
+    rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(list(docids), pa.string())).to_numpy())
+    return dict(zip(column.take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True))
+
+
 def passage_rows(docids: Iterable[str], corpus: Source, *, run_file: Path) -> dict[str, int]:
-    """Return the corpus row of each docid, in one pass over the docid column.
+    """Return the corpus row of each docid.
 
     Args:
         docids: Docids of rankings, in any order and with repetitions.
@@ -28,9 +35,7 @@ def passage_rows(docids: Iterable[str], corpus: Source, *, run_file: Path) -> di
         UserError: The corpus does not contain a docid.
     """
     wanted = dict.fromkeys(docids)
-    column = corpus.rows.with_format("arrow")[:]["docid"]
-    rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(list(wanted), pa.string())).to_numpy())
-    row_of = dict(zip(column.take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True))
+    row_of = corpus_rows(wanted, corpus)
     unknown = [docid for docid in wanted if docid not in row_of]
     if unknown:
         raise UserError(

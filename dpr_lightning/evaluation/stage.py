@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dpr_lightning.data.sources import Source
+from dpr_lightning.environment import environment
 from dpr_lightning.errors import UserError
 from dpr_lightning.evaluation.accuracy import first_hit
+from dpr_lightning.evaluation.against import compare_against, identify_against, open_against
 from dpr_lightning.evaluation.checks import check_settings
+from dpr_lightning.evaluation.evaluated import Evaluated
 from dpr_lightning.evaluation.judged import judge, parse_measures
 from dpr_lightning.evaluation.measures import Metrics, find_answers, measure_accuracy, measure_judged
-from dpr_lightning.evaluation.output import write_dpr_json, write_metrics, write_questions
+from dpr_lightning.evaluation.output import read_questions, write_dpr_json, write_metrics, write_questions
 from dpr_lightning.evaluation.passages import passage_rows, read_passages
 from dpr_lightning.evaluation.qrels import qrels_fingerprint, read_qrels
 from dpr_lightning.evaluation.stored import stored_evaluation
@@ -50,7 +53,9 @@ def evaluate(
     topk: Sequence[int] = (1, 5, 20, 100),
     qrels: Path | str | Sequence[str] | None = None,
     measures: Sequence[str] | None = None,
+    against: Path | str | None = None,
     overwrite: bool = False,
+    call: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Evaluate a ranking and write `metrics.json`, `questions.jsonl` and `dpr.json` into the run folder.
 
@@ -74,15 +79,20 @@ def evaluate(
         qrels: Files of judged passages; see `read_qrels`.
         measures: Measures of judged passages by their names in ir-measures, such as `nDCG@10`; by default Success@k,
             RR and nDCG@10.
+        against: A run folder or the folder of an evaluation of the same questions, to compare with.
         overwrite: Evaluate again and replace finished output.
+        call: What calls this, for the metrics' `provenance`: `command`, `log` (its log folder) and `seed`.
 
     Raises:
         UserError: An impossible setting; a ranking of other questions or passages, made from other embeddings than the
-            run folder's, or too short for every cutoff; questions without answers.
+            run folder's, or too short for every cutoff; questions without answers; an evaluation of other questions to
+            compare with.
     """
     start = time.perf_counter()
     cutoffs = check_settings(method=method, format=format, answers=answers, topk=topk, qrels=qrels, measures=measures)
     folder, run_file = run.evaluation(split, method), Path(run_file or run.ranking(split, format, method))
+    other = open_against(Path(against), split, folder) if against is not None else None
+    identity = identify_against(Path(against), other) if against is not None and other else None
     if folder.exists() and not overwrite:
         wanted = {
             "answers": answers,
@@ -91,6 +101,8 @@ def evaluate(
             "corpus_fingerprint": corpus.fingerprint,
             "queries_fingerprint": queries.fingerprint,
             "qrels_fingerprint": qrels_fingerprint(read_qrels(qrels)) if qrels is not None else None,
+            "against": identity and identity["run"],
+            "against_xxh3": identity and identity["questions_xxh3"],
         }
         judged_by = [str(measure) for measure in parse_measures(measures, cutoffs)] if qrels is not None else []
         stored = stored_evaluation(folder, wanted, cutoffs=cutoffs, measures=judged_by)
@@ -132,10 +144,22 @@ def evaluate(
         )
     with atomic_folder(folder) as temporary:
         write_questions(temporary, queries, rankings, first_hits, judgement.by_question if judgement else None)
+        if other and identity:
+            own = Evaluated(folder, metrics, {row["qid"]: row for row in read_questions(temporary)})
+            metrics["against"] = {**identity, **compare_against(own, other)}
         write_dpr_json(temporary, queries, rankings, passages, hits)
+        seconds = time.perf_counter() - start
+        metrics["provenance"] = _provenance(run, call or {}, seconds)
         metrics = write_metrics(temporary, metrics)
-    speed = f"{len(hits):,} questions in {time.perf_counter() - start:,.1f} s"
+    speed = f"{len(hits):,} questions in {seconds:,.1f} s"
     return Evaluation(metrics, f"{folder}: metrics.json, questions.jsonl, dpr.json; {speed}")
+
+
+def _provenance(run: RunDir, call: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Return how metrics were computed; a function that no command has called knows no command, log folder and seed."""
+    log = run.relative(Path(call["log"])) if call.get("log") else None
+    known = {"command": call.get("command"), "log": log, "seed": call.get("seed")}
+    return {**known, **environment(), "seconds": round(seconds, 3)}
 
 
 def _open_rankings(run_file: Path, queries: Source, corpus: Source) -> tuple[Rankings, Metrics]:

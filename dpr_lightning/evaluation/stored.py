@@ -19,7 +19,8 @@ def stored_evaluation(
 
     Args:
         folder: The folder of the evaluation.
-        wanted: What identifies the evaluation that is asked for: values of its metrics by their names.
+        wanted: What identifies the evaluation that is asked for: values of its metrics by their names, and
+            `against` and `against_xxh3`, the path and the content of the evaluation that it is compared with.
         cutoffs: The cutoffs of the accuracy.
         measures: The names of the measures of judged passages.
 
@@ -29,7 +30,9 @@ def stored_evaluation(
     """
     metrics = read_metrics(folder)
     names = [*(f"accuracy@{k}" for k in metrics["accuracy"]), *metrics.get("qrels", {}), *metrics.get("left_out", {})]
-    differences = [f"{name}={metrics.get(name)}" for name, value in wanted.items() if metrics.get(name) != value]
+    against = metrics.get("against") or {}
+    found = {**metrics, "against": against.get("run"), "against_xxh3": against.get("questions_xxh3")}
+    differences = [f"{name}={found.get(name)}" for name, value in wanted.items() if found.get(name) != value]
     accuracy = {f"accuracy@{k}" for k in cutoffs}
     if not metrics.get("without_answers") and {name for name in names if name.startswith("accuracy@")} != accuracy:
         differences.append("other cutoffs (`topk`)")

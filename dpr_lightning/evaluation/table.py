@@ -36,7 +36,7 @@ def accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures, wi
         title = f"judged passages, {metrics['judged']:,} of {metrics['questions']:,} questions{extra}"
         console.print(title, style="italic", soft_wrap=True, highlight=False)
         console.print(_judged_table(metrics))
-    for note in _notes(metrics):
+    for note in (*_against(metrics), *_notes(metrics)):
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     return output.getvalue().rstrip()
 
@@ -77,6 +77,19 @@ def _judged_table(metrics: Mapping[str, Any]) -> Table:
         low, high = metrics["qrels_interval"][measure]
         table.add_row(Text(measure), f"{value:.3f}", f"[{low:.3f}, {high:.3f}]")
     return table
+
+
+def _against(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each figure that is compared with another evaluation."""
+    if not (against := metrics.get("against")):
+        return
+    yield f"compared with {against['name']} (difference, 95 %, p-value, questions won and lost)"
+    figures = {f"top-{k}": one for k, one in against["accuracy"].items()} | against["measures"]
+    for name, one in figures.items():
+        low, high = one["interval"]
+        line = f"{name:<11} {one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]  p {one['p']:.2g}"
+        counts = f"  {len(one['won']):,} won, {len(one['lost']):,} lost" if "won" in one else ""
+        yield f"{line:<43}{counts}".rstrip()
 
 
 def _notes(metrics: Mapping[str, Any]) -> Iterator[str]:

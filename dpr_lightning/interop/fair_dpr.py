@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from transformers import AutoConfig, BertConfig, BertTokenizer, DPRConfig, PretrainedConfig, PreTrainedTokenizerBase
 
-from dpr_lightning.data.tokenizer import PAIR
+from dpr_lightning.data.segments import PAIR
 from dpr_lightning.errors import UserError
 from dpr_lightning.interop.weights import errors_of, read_pickle, read_weights, write_weights
 from dpr_lightning.model.bi_encoder import PASSAGE_FOLDER, QUERY_FOLDER, BiEncoder, load_bi_encoder

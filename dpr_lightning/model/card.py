@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from dpr_lightning.environment import commit, versions
 from dpr_lightning.model.settings import Settings
 
 CARD = "README.md"
@@ -62,7 +60,7 @@ def model_card(settings: Settings, *, dim: int, base: str, origin: Origin) -> st
     ]
     if origin.data:
         parts.append(_table("data", "content", origin.data))
-    parts.append(_table("made with", "", {"command": shlex.join(sys.argv), **_environment()}))
+    parts.append(_table("made with", "", {"command": shlex.join(sys.argv), **_made_with()}))
     if origin.config:
         parts.append(f"The settings of the training:\n\n```yaml\n{origin.config.strip()}\n```")
     return "\n\n".join(parts) + "\n"
@@ -113,21 +111,11 @@ python encode.py model_dir=PATH data=files data.corpus=my/corpus.jsonl run_dir=r
 ```"""
 
 
-def _environment() -> dict[str, str]:
+def _made_with() -> dict[str, str]:
     """Return versions of the libraries, and the commit of this program if it runs from a checkout."""
-    found = {"python": platform.python_version()}
-    for library in _LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:  # a checkout that is not installed
-            continue
-    root = Path(__file__).parents[2]
-    if (root / ".git").exists():
-        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        with contextlib.suppress(OSError, subprocess.SubprocessError):  # no git, or a checkout that it does not trust
-            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-            found["commit"] = done.stdout.strip()
-    return found
+    installed, own = versions(), commit()
+    found = {"python": platform.python_version(), **{name: installed[name] for name in _LIBRARIES if name in installed}}
+    return found | ({"commit": own["commit"] + (" (changed)" if own["dirty"] else "")} if own["commit"] else {})
 
 
 def _table(first: str, second: str, rows: Mapping[str, object]) -> str:

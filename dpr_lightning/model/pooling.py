@@ -1,5 +1,6 @@
-"""Pooling: how the hidden states of a text's tokens become one vector. A new mode is one more entry in `POOLING`.
+"""Pooling: how the hidden states of a text's tokens become one vector.
 
+A new mode is one more entry in `POOLING`, and its name in `settings.POOLING_MODES`.
 Each mode has two forms that give the same vectors: for a padded batch, and for sequences packed end to end.
 Shapes: N sequences, L positions of the longest, T tokens in total, H hidden units.
 """

@@ -10,12 +10,13 @@ for N passages, n of them with the word, f times in this passage, which has L wo
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from dpr_lightning.retrieval.retriever import Queries, Ranked
 
 _log = logging.getLogger(__name__)
 _QUERIES_AT_ONCE = 100
+_IDENTITY = "identity.json"
 _INSTALL = "method: BM25 needs bm25s and PyStemmer. Install them: pip install 'dpr_lightning[bm25]'."
 
 
@@ -112,12 +114,12 @@ class Bm25:
         docids = self._corpus.rows.select_columns(["docid"])
         for first in range(0, len(queries.texts), _QUERIES_AT_ONCE):
             texts = queries.texts[first : first + _QUERIES_AT_ONCE]
-            ranked = [_best(self._scores(text), depth) for text in texts]
+            ranked = [_best(self.scores(text), depth) for text in texts]
             named = iter(docids[np.concatenate([rows for rows, _ in ranked])]["docid"])
             for rows, scores in ranked:
                 yield Ranked(rows, [next(named) for _ in rows], scores)
 
-    def _scores(self, text: str) -> NDArray[np.float32]:
+    def scores(self, text: str) -> NDArray[np.float32]:
         """Return the score of every passage [rows]."""
         known = [word for word in self._words.split(text) if word in self._index.vocab_dict]
         if not known:
@@ -139,8 +141,16 @@ class Bm25:
         with atomic_folder(folder) as unfinished:
             index.save(unfinished, show_progress=False)
             hashes = {file.name: file_hash(file) for file in sorted(unfinished.iterdir())}
-            write_json(unfinished / "identity.json", {**identity, "xxh3": hashes})
+            write_json(unfinished / _IDENTITY, {**identity, "xxh3": hashes})
         _log.info("bm25: built in %.1f s, in %s", time.perf_counter() - start, folder)
+
+
+def saved_settings(folder: Path) -> Bm25Settings:
+    """Return the settings of an index; the default if its folder does not exist or is damaged."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        identity = json.loads((folder / _IDENTITY).read_text(encoding="utf-8"))
+        return Bm25Settings(**{field.name: identity[field.name] for field in fields(Bm25Settings)})
+    return Bm25Settings()
 
 
 class Words:
@@ -194,7 +204,7 @@ def _best(scores: NDArray[np.float32], depth: int) -> tuple[NDArray[np.int64], N
 def _problem(folder: Path, expected: dict[str, Any]) -> str | None:
     """Return what is wrong with an index, or None if it is intact and what is expected."""
     try:
-        identity = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
+        identity = json.loads((folder / _IDENTITY).read_text(encoding="utf-8"))
         hashes = identity.pop("xxh3")
         if identity != expected:
             same_data = identity["data_fingerprint"] == expected["data_fingerprint"]

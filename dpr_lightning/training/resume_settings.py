@@ -18,7 +18,7 @@ _STEPS = "the learning rate depends on the number of steps"
 MAY_CHANGE = {
     **dict.fromkeys(("name", "run_dir", "model_dir", "run_file"), "it names folders, which may be moved"),
     **dict.fromkeys(("split", "side", "shard", "num_shards", "devices", "depth", "topk", "memory", "index"), _LATER),
-    **dict.fromkeys(("format", "ann", "bm25", "hybrid", "encode", "evaluate", "method"), _LATER),
+    **dict.fromkeys(("format", "ann", "bm25", "hybrid", "encode", "evaluate", "method", "against"), _LATER),
     **dict.fromkeys(("data.corpus", "data.queries", "data.qrels", "data.answers"), _LATER),
     **dict.fromkeys(("data.match_title", "data.published"), _LATER),
     "overwrite": "it starts a new training instead of resuming",

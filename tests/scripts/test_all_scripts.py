@@ -13,7 +13,7 @@ def test_the_documented_scripts_exist():
     names = {path.stem for path in SCRIPTS}
     assert names >= {"ask", "compare", "convert_run", "mine_negatives", "verify_embeddings"}
     assert names >= {"import_model", "import_embeddings", "export_embeddings", "push_to_hub", "fuse"}
-    assert names >= {"replicate", "status", "prepare", "serve"}
+    assert names >= {"replicate", "status", "prepare", "serve", "explain"}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -181,6 +181,26 @@ def test_a_folder_of_runs_or_a_glob_stands_for_its_runs(tmp_path, hits):
     assert "does not exist. Run evaluate.py" in assert_mistake(run_script("compare", tmp_path / "empty"))
 
 
+def test_settings_that_differ_are_columns(tmp_path, hits):
+    shared = "data:\n  train: x\nmodel: {}\ntrainer:\n  max_epochs: 3\n"
+    for name, lr, more in (("a", "1.0e-05", ""), ("b", "2.0e-05", "early_stopping:\n  patience: 2\n")):
+        file = write_run(tmp_path / name, hits[name]) / "train" / "config.yaml"
+        file.parent.mkdir()
+        file.write_text(f"name: {name}\nrun_dir: {name}\n{shared}{more}optimizer:\n  lr: {lr}\n")
+    runs = [tmp_path / "a", tmp_path / "b" / "evaluation" / "test"]
+    out = assert_succeeds(run_script("compare", *runs, "--json", tmp_path / "c.json"))
+    settings = {"optimizer.lr": 1e-5, "early_stopping.patience": None}
+    assert json.loads((tmp_path / "c.json").read_text())["settings"]["a"] == settings
+    lines = [line.split() for line in out.splitlines()]
+    table = lines[lines.index(["settings", "that", "differ"]) :]
+    assert ["system", "lr", "patience"] in table and ["a", "1e-05", "null"] in table
+    assert ["test", "2e-05", "2"] in table
+    rows = list(csv.reader(io.StringIO(run_script("compare", *runs, "--to", "csv")[1])))
+    assert rows[:3] == [["system", "lr", "patience"], ["a", "1e-05", "null"], ["test", "2e-05", "2"]]
+    (tmp_path / "a" / "train" / "config.yaml").unlink()
+    assert "settings that differ" not in assert_succeeds(run_script("compare", *runs))
+
+
 def test_tables_are_written_for_papers_and_programs(tmp_path, hits):
     runs = [write_run(tmp_path / name, hits[name[0]]) for name in ("a_1", "b&2")]
     difference = paired_difference(*(np.array(list(hits[name].values())) for name in "ba"), 20)
