@@ -180,10 +180,10 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 
 def _is_evaluated(run: Path, split: str) -> bool:
-    return (_evaluation(run, split) / METRICS).is_file()
+    return (evaluation_folder(run, split) / METRICS).is_file()
 
 
-def _evaluation(run: Path, split: str) -> Path:
+def evaluation_folder(run: Path, split: str) -> Path:
     """Return the folder of a run's evaluation, or `run` itself if it is one."""
     return run if (run / METRICS).is_file() else RunDir(run).evaluation(split)
 
@@ -194,7 +194,7 @@ def _is_run(folder: Path) -> bool:
 
 def _read(runs: Sequence[Path], split: str) -> list[_Evaluated]:
     """Return the evaluations of runs, after checking that they can be compared."""
-    folders = [_evaluation(run, split) for run in runs]
+    folders = [evaluation_folder(run, split) for run in runs]
     evaluated = []
     for folder in folders:
         metrics = read_metrics(folder)

@@ -13,7 +13,7 @@ import numpy as np
 from dpr_lightning.data.sources import Source
 from dpr_lightning.errors import UserError, check_choice, check_positive
 from dpr_lightning.evaluation.accuracy import first_hit
-from dpr_lightning.evaluation.judged import LARGEST_CUTOFF, judge, parse_measures
+from dpr_lightning.evaluation.judged import LARGEST_CUTOFF, judge, parse_measures, relevant_ranks
 from dpr_lightning.evaluation.measures import Metrics, find_answers, measure_accuracy, measure_judged
 from dpr_lightning.evaluation.output import write_dpr_json, write_metrics, write_questions
 from dpr_lightning.evaluation.passages import passage_rows, read_passages
@@ -29,10 +29,11 @@ Rankings = dict[str, Ranking]
 
 
 class Evaluation(NamedTuple):
-    """The metrics as written to `metrics.json`, and a line that says what was written."""
+    """The metrics as written to `metrics.json`, a line that says what was written, and the folder of the files."""
 
     metrics: Metrics
     summary: str
+    folder: Path
 
 
 def evaluate(
@@ -99,7 +100,7 @@ def evaluate(
         }
         judged_by = [str(measure) for measure in parse_measures(measures, cutoffs)] if qrels is not None else []
         stored = stored_evaluation(folder, wanted, cutoffs=cutoffs, measures=judged_by)
-        return Evaluation(stored, f"{folder}: stored earlier, from the same files; overwrite=true evaluates again")
+        return Evaluation(stored, f"{folder}: stored earlier, from the same files; overwrite=true evaluates again", folder)
     rankings, facts = _open_rankings(run_file, queries, corpus)
     judged = read_qrels(qrels) if qrels is not None else None
     has_answers = _check_answers(queries, needed=qrels is None)
@@ -136,11 +137,12 @@ def evaluate(
             "Search deeper (`depth`), or set `topk` to smaller cutoffs."
         )
     with atomic_folder(folder) as temporary:
-        write_questions(temporary, queries, rankings, first_hits, judgement.by_question if judgement else None)
+        by_question = (judgement.by_question, relevant_ranks(judged, rankings)) if judgement and judged else ()
+        write_questions(temporary, queries, rankings, first_hits, *by_question)
         write_dpr_json(temporary, queries, rankings, passages, hits)
         metrics = write_metrics(temporary, metrics)
     speed = f"{len(hits):,} questions in {time.perf_counter() - start:,.1f} s"
-    return Evaluation(metrics, f"{folder}: metrics.json, questions.jsonl, dpr.json; {speed}")
+    return Evaluation(metrics, f"{folder}: metrics.json, questions.jsonl, dpr.json; {speed}", folder)
 
 
 def _check_cutoffs(topk: Sequence[int]) -> list[int]:
