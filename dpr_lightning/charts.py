@@ -138,7 +138,7 @@ def draw(*panels: Lines | Bars) -> str:
         handles = panel.draw(axes)
         _style(axes, panel)
         if len(panel.names) > 1:
-            place = (left, (legend + 0.02) / height)
+            place = (left, (legend + 0.1) / height)
             box = figure.legend(handles, [str(i) for i in range(len(handles))], loc="upper left", bbox_to_anchor=place)
             box.set_frame_on(False)
             for text, name in zip(box.get_texts(), panel.names, strict=True):
@@ -160,7 +160,9 @@ def for_page(svg: str, title: str) -> str:
     """
     for i, color in enumerate(COLORS):
         svg = svg.replace(color, f"var(--series-{i}, {color})")
-    svg = svg.replace(_INK, "currentColor").replace(_GRID, f"var(--line, {_GRID})").replace("fill: #ffffff", "fill: none")
+    svg = (
+        svg.replace(_INK, "currentColor").replace(_GRID, f"var(--line, {_GRID})").replace("fill: #ffffff", "fill: none")
+    )
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 

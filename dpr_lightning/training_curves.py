@@ -41,7 +41,7 @@ def read_curves(file: Path) -> dict[str, Curve]:
 def training_panels(file: Path) -> list[Lines]:
     """Return a chart of the loss, one of the validation measures between 0 and 1, and one of each other measure."""
     curves = read_curves(file)
-    loss, per_point = (_thinned(curves.pop(_LOSS)) if _LOSS in curves else (None, 1))
+    loss, per_point = _thinned(curves.pop(_LOSS)) if _LOSS in curves else (None, 1)
     shares = {name: curve for name, curve in curves.items() if all(0 <= value <= 1 for value in curve[1])}
     others = [{name: curve} for name, curve in curves.items() if name not in shares]
     label = f"{_LOSS}, mean of {per_point:,} logged steps" if per_point > 1 else _LOSS

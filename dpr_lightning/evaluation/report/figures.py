@@ -45,8 +45,12 @@ def figures(names: Sequence[str], evaluations: Sequence[Evaluated], passages: Pa
     if any(own.any() for own in hits.values()):
         measure = "accuracy" if first.has_answers else "success"
         title = f"{measure.capitalize()} at every cutoff"
-        yield Figure(title, accuracy_curves(hits, most, measure), f"Share of questions with a hit: a passage that {what}.")
-        yield Figure("Rank of the first hit", _rank_bars(hits, most), f"None: no hit among the first {most:,} passages.")
+        yield Figure(
+            title, accuracy_curves(hits, most, measure), f"Share of questions with a hit: a passage that {what}."
+        )
+        yield Figure(
+            "Rank of the first hit", _rank_bars(hits, most), f"None: no hit among the first {most:,} passages."
+        )
     for name, one in zip(names, evaluations, strict=True):
         if panel := _score_panel(one):
             of = f" of {name}" if len(names) > 1 else ""
@@ -103,7 +107,9 @@ def _length_panel(lengths: Sequence[int], what: str) -> Lines:
 
 def _length_caption(lengths: Sequence[int]) -> str:
     median, many, longest = np.quantile(lengths, 0.5), np.quantile(lengths, 0.95), max(lengths)
-    return f"Words between blanks, not tokens: median {median:.0f}, 95 % have at most {many:.0f}, the longest {longest:,}."
+    return (
+        f"Words between blanks, not tokens: median {median:.0f}, 95 % have at most {many:.0f}, the longest {longest:,}."
+    )
 
 
 def _steps(values: Iterable[float], edges: np.ndarray) -> tuple[list[float], list[float]]:

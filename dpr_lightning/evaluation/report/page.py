@@ -92,7 +92,11 @@ def _tables(result: Mapping[str, Any], published: table.Figures) -> Iterator[dic
         ]
         if kind == "accuracy":
             rows += [
-                {"name": name, "published": True, "cells": [{"value": f"{own[int(k)]:g}"} if int(k) in own else {} for k in heads]}
+                {
+                    "name": name,
+                    "published": True,
+                    "cells": [{"value": f"{own[int(k)]:g}"} if int(k) in own else {} for k in heads],
+                }
                 for name, own in published.items()
             ]
         yield {"title": title, "heads": [f"top-{head}" if kind == "accuracy" else head for head in heads], "rows": rows}
@@ -103,7 +107,8 @@ def _cell(system: Mapping[str, Any], kind: str, figure: str) -> dict[str, str]:
     cell = {"value": f"{own['value']:.3f}", "interval": f"[{own['low']:.3f}, {own['high']:.3f}]"}
     if difference := system.get(_DIFFERENCES[kind], {}).get(figure):
         cell["difference"] = f"{difference['value']:+.3f}"
-        cell["about"] = f"95 % [{difference['low']:+.3f}, {difference['high']:+.3f}], p {system['p_holm'][figure]:.2g}"
+        cell["about"] = f"[{difference['low']:+.3f}, {difference['high']:+.3f}]"
+        cell["p"] = f"{system['p_holm'][figure]:.2g}"
     return cell
 
 
