@@ -160,9 +160,8 @@ def for_page(svg: str, title: str) -> str:
     """
     for i, color in enumerate(COLORS):
         svg = svg.replace(color, f"var(--series-{i}, {color})")
-    svg = (
-        svg.replace(_INK, "currentColor").replace(_GRID, f"var(--line, {_GRID})").replace("fill: #ffffff", "fill: none")
-    )
+    svg = svg.replace(_INK, "currentColor").replace(_GRID, f"var(--line, {_GRID})")
+    svg = svg.replace("fill: #ffffff", "fill: none")
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 

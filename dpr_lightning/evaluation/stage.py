@@ -100,9 +100,8 @@ def evaluate(
         }
         judged_by = [str(measure) for measure in parse_measures(measures, cutoffs)] if qrels is not None else []
         stored = stored_evaluation(folder, wanted, cutoffs=cutoffs, measures=judged_by)
-        return Evaluation(
-            stored, f"{folder}: stored earlier, from the same files; overwrite=true evaluates again", folder
-        )
+        summary = f"{folder}: stored earlier, from the same files; overwrite=true evaluates again"
+        return Evaluation(stored, summary, folder)
     rankings, facts = _open_rankings(run_file, queries, corpus)
     judged = read_qrels(qrels) if qrels is not None else None
     has_answers = _check_answers(queries, needed=qrels is None)

@@ -25,6 +25,11 @@ class Figure(NamedTuple):
     caption: str = ""
 
 
+def describe_hit(evaluation: Evaluated) -> str:
+    """Return what a passage that counts as a hit is or does, as in "a passage that …"."""
+    return "contains an answer" if evaluation.has_answers else "is judged relevant"
+
+
 def accuracy_curves(hits: Mapping[str, FirstHits], most: int, measure: str = "accuracy") -> Lines:
     """Return the accuracy@k of each system over all cutoffs k up to `most`."""
     lines = {}
@@ -41,16 +46,12 @@ def figures(names: Sequence[str], evaluations: Sequence[Evaluated], passages: Pa
     hits = {name: one.first_hits for name, one in zip(names, evaluations, strict=True)}
     most = min(int(one.metrics.get("depth", 0)) or _deepest(one) for one in evaluations)
     most = min([most, *(max(map(int, one.metrics["accuracy"])) for one in evaluations if one.has_answers)])
-    what = "contains an answer" if first.has_answers else "is judged relevant"
+    share = f"Share of questions with a hit: a passage that {describe_hit(first)}."
     if any(own.any() for own in hits.values()):
         measure = "accuracy" if first.has_answers else "success"
         title = f"{measure.capitalize()} at every cutoff"
-        yield Figure(
-            title, accuracy_curves(hits, most, measure), f"Share of questions with a hit: a passage that {what}."
-        )
-        yield Figure(
-            "Rank of the first hit", _rank_bars(hits, most), f"None: no hit among the first {most:,} passages."
-        )
+        yield Figure(title, accuracy_curves(hits, most, measure), share)
+        yield Figure("Rank of the first hit", _rank_bars(hits, most), f"None: no hit among the first {most:,}.")
     for name, one in zip(names, evaluations, strict=True):
         if panel := _score_panel(one):
             of = f" of {name}" if len(names) > 1 else ""
@@ -107,9 +108,7 @@ def _length_panel(lengths: Sequence[int], what: str) -> Lines:
 
 def _length_caption(lengths: Sequence[int]) -> str:
     median, many, longest = np.quantile(lengths, 0.5), np.quantile(lengths, 0.95), max(lengths)
-    return (
-        f"Words between blanks, not tokens: median {median:.0f}, 95 % have at most {many:.0f}, the longest {longest:,}."
-    )
+    return f"In words, not tokens: median {median:.0f}, 95 % have at most {many:.0f}, the longest {longest:,}."
 
 
 def _steps(values: Iterable[float], edges: np.ndarray) -> tuple[list[float], list[float]]:

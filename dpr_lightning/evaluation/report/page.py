@@ -13,7 +13,7 @@ from dpr_lightning.charts import COLORS, draw, extra_needed, for_page
 from dpr_lightning.evaluation import comparison_table, table
 from dpr_lightning.evaluation.comparison import compare
 from dpr_lightning.evaluation.report.data import Evaluated, read_evaluations
-from dpr_lightning.evaluation.report.figures import figures
+from dpr_lightning.evaluation.report.figures import describe_hit, figures
 from dpr_lightning.evaluation.report.snippets import browser_data, script_json
 from dpr_lightning.files import atomic_write
 
@@ -62,7 +62,7 @@ def write_report(
     values = {
         "title": f"{' and '.join(names) if len(names) < 3 else f'{len(names)} runs'} on {split}",
         "result": result,
-        "has_answers": read[0].has_answers,
+        "hit": describe_hit(read[0]),
         "tables": list(_tables(result, table.comparable(published or {}, split))),
         "notes": list(_notes(result, names, read)),
         "charts": charts,
@@ -92,14 +92,14 @@ def _tables(result: Mapping[str, Any], published: table.Figures) -> Iterator[dic
         ]
         if kind == "accuracy":
             rows += [
-                {
-                    "name": name,
-                    "published": True,
-                    "cells": [{"value": f"{own[int(k)]:g}"} if int(k) in own else {} for k in heads],
-                }
+                {"name": name, "published": True, "cells": [{"value": _published(own, int(k))} for k in heads]}
                 for name, own in published.items()
             ]
         yield {"title": title, "heads": [f"top-{head}" if kind == "accuracy" else head for head in heads], "rows": rows}
+
+
+def _published(figures: Mapping[int, float], k: int) -> str:
+    return f"{figures[k]:g}" if k in figures else ""
 
 
 def _cell(system: Mapping[str, Any], kind: str, figure: str) -> dict[str, str]:

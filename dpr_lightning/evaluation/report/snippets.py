@@ -22,8 +22,8 @@ def browser_data(names: Sequence[str], evaluations: Sequence[Evaluated], passage
     `questions` has a list `[qid, question, answers, relevant]` per question, where `relevant` maps docids to their rank
     in each run, or 0. `passages` has a list `[docid, title, text]` per passage. `runs` has for each run its name, the
     rank of each question's first hit (0 without one), and the passages of each question: `[row in passages, score]`,
-    with spans (a list, empty if unknown) for a hit and 0 for a miss if a rank follows that is not the place in the list.
-    Spans count characters of title, one separator and text.
+    for a hit followed by its spans, which may be none. A rank comes fourth if it is not the place in the list; spans of
+    a miss are then 0. Spans count characters of title, one separator and text.
     """
     snippets = Snippets(passages)
     questions = []
