@@ -152,15 +152,17 @@ def draw(*panels: Lines | Bars) -> str:
 
 
 def for_page(svg: str, title: str) -> str:
-    """Return the chart as an element of an HTML page: transparent, in the page's text color and series colors.
+    """Return the chart as an element of an HTML page: transparent, in the page's text color and other colors.
+
+    The page defines the custom properties `--series-0` to `--series-6`, one for each of `COLORS`, and `--line`.
 
     Args:
         svg: A chart as `draw` returns it.
         title: What it shows, for screen readers.
     """
     for i, color in enumerate(COLORS):
-        svg = svg.replace(color, f"var(--series-{i}, {color})")
-    svg = svg.replace(_INK, "currentColor").replace(_GRID, f"var(--line, {_GRID})")
+        svg = svg.replace(color, f"var(--series-{i})")
+    svg = svg.replace(_INK, "currentColor").replace(_GRID, "var(--line)")
     svg = svg.replace("fill: #ffffff", "fill: none")
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 

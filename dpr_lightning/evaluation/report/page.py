@@ -67,7 +67,7 @@ def write_report(
         "notes": list(_notes(result, names, read)),
         "charts": charts,
         "runs": [_facts(name, one) for name, one in zip(names, read, strict=True)],
-        "colors": {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)},
+        "colors": COLORS,
         "command": command,
         "style": Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),
         "script": Markup(script),

@@ -3,6 +3,7 @@
 // The browser of the questions. `browser_data` in snippets.py describes the data.
 const data = JSON.parse(document.getElementById("data").textContent);
 const PER_PAGE = 50;
+const COLORS = 7; // of the runs, then they begin again
 const byId = (id) => document.getElementById(id);
 const baseline = 0;
 const several = data.runs.length > 1;
@@ -91,9 +92,9 @@ function badge(run, r, question) {
   const name = several ? `${run.name}: ` : "";
   const text = rank ? `rank ${rank}` : "miss";
   const title = `${name}${rank ? `first hit at rank ${rank}` : "no hit"}`;
-  const swatch = element("span", { class: "swatch", "aria-hidden": "true" });
-  swatch.style.background = `var(--series-${r % 7}, ${["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"][r % 7]})`;
-  return element("span", { class: hit ? "rank hit" : "rank", title }, ...(several ? [swatch] : []), text);
+  const made = element("span", { class: hit ? "rank hit" : "rank", title }, text);
+  if (several) made.prepend(element("span", { class: "swatch", style: `background: var(--series-${r % COLORS})` }), element("span", { class: "spoken" }, name));
+  return made;
 }
 
 function about(question) {
@@ -160,6 +161,6 @@ byId("previous").addEventListener("click", () => turn(-1));
 byId("next").addEventListener("click", () => turn(1));
 function turn(by) {
   show(page + by);
-  byId("questions").scrollIntoView();
+  byId("list").querySelector("summary").focus();
 }
 update();
