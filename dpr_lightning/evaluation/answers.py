@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import regex
@@ -64,7 +64,8 @@ def answer_spans(answers: Sequence[str], text: str, *, rule: str) -> list[tuple[
     """
     normalized, spans = _nfd(text), []
     if rule == "string":
-        joined, tokens = _tokens(text), list(_TOKEN.finditer(normalized))
+        tokens = list(_TOKEN.finditer(normalized))
+        joined = _joined(token[0] for token in tokens)
         for wanted in {_tokens(answer) for answer in answers} - {_BETWEEN}:
             start = joined.find(wanted)
             while start >= 0:
@@ -99,7 +100,10 @@ def answer_problem(answer: str, *, rule: str) -> str | None:
 @lru_cache(maxsize=100_000)
 def _tokens(text: str) -> str:
     """Return the lower-cased tokens, each between two separators: `\\0to\\0be\\0`; one separator if there are none."""
-    tokens = _TOKEN.findall(_nfd(text))
+    return _joined(_TOKEN.findall(_nfd(text)))
+
+
+def _joined(tokens: Iterable[str]) -> str:
     return _BETWEEN + "".join(token.lower() + _BETWEEN for token in tokens)
 
 
