@@ -34,7 +34,9 @@ def test_a_chart_is_the_same_each_time_and_lower_values_are_further_down():
 def test_a_page_decides_the_colors():
     svg = for_page(draw(LINES), 'Accuracy "at" <k>')
     assert not re.search(r"#[0-9a-f]{6}", svg)
-    assert {"var(--series-0)", "var(--series-1)", "var(--line)", "currentColor"} <= set(re.findall(r"[:] ([\w()-]+)", svg))
+    assert {"var(--series-0)", "var(--series-1)", "var(--line)", "currentColor"} <= set(
+        re.findall(r"[:] ([\w()-]+)", svg)
+    )
     assert ElementTree.fromstring(svg).get("aria-label") == 'Accuracy "at" <k>'
     ids = re.findall(r'\bid="([^"]+)"', svg)
     assert all(f"#{one}" in svg for one in ids)
