@@ -146,7 +146,8 @@ def draw(*panels: Lines | Bars) -> str:
     output = io.StringIO()
     with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dpr_lightning"}):
         warnings.simplefilter("ignore")  # about characters that the font lacks, which the viewer's font may have
-        FigureCanvasSVG(figure).print_svg(output, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(output, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = output.getvalue()
     return _IDS.sub("", svg[svg.index("<svg") :])
 

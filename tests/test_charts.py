@@ -1,4 +1,4 @@
-"""Charts as SVG: well-formed for any name, the same bytes every time, and colored by the page where they are part of one."""
+"""Charts as SVG: well-formed for any name, the same bytes every time, in the colors of the page that they are on."""
 
 import re
 import sys

@@ -82,7 +82,7 @@ def evaluations(tmp_path):
 def test_texts_of_users_are_never_markup(evaluations, tmp_path):
     write_report(tmp_path / "r.html", evaluations, published={EVIL: {20: 0.5}}, command=EVIL)
     page = Page(tmp_path / "r.html")
-    assert not [tag for tag, _ in page.tags if tag in ("img", "b") and tag == "img"]
+    assert "img" not in {tag for tag, _ in page.tags}
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert len(page.scripts) == 2
     assert [question[1] for question in page.data["questions"]] == [question for _, question, _ in QUESTIONS]
@@ -127,6 +127,7 @@ def test_each_question_has_its_hits_and_where_its_relevant_passages_stand(evalua
     assert [marked for *_, marked in shown(data, 0, 1)] == [[EVIL], None]
 
 
+@pytest.mark.slow
 def test_a_large_report_cuts_texts_around_the_answers_and_stays_under_15_mb(tmp_path):
     rng, alphabet = random.Random(3), "bcdfghklmnprstvwz"
     words = ["".join(rng.choices(alphabet, k=rng.randrange(2, 9))) for _ in range(5000)]
