@@ -41,6 +41,10 @@ class FinishedError(UserError):
         return FinishedError, (self.path,)
 
 
+class MissingExtraError(UserError):
+    """A package of an optional extra is not installed."""
+
+
 class LockedError(UserError):
     """Another process is writing the output."""
 

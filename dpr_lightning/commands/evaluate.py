@@ -1,15 +1,25 @@
 """Measure how often a ranking holds an answer."""
 
+from __future__ import annotations
+
+import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dpr_lightning.data.readers import find_files
+from dpr_lightning.errors import MissingExtraError
+from dpr_lightning.guidance import command_line
 from dpr_lightning.launch import Config, command, this_call
 from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir
 
+if TYPE_CHECKING:
+    from dpr_lightning.evaluation.stage import Evaluation
+
 _GROUPS = ("", "data", "evaluate")
+_log = logging.getLogger(__name__)
 
 
 def checks(config: Config) -> Iterator[Check]:
@@ -38,7 +48,7 @@ def add_plan(config: Config, plan: Plan) -> None:
 
 @command(checks=checks, plan=add_plan)
 def evaluate(config: Config) -> str:
-    """Write the metrics of a ranking and a line per question, and return them as a table."""
+    """Write the metrics of a ranking, a line per question and a report, and return the metrics as a table."""
     from dpr_lightning.data.sources import open_corpus, open_queries
     from dpr_lightning.evaluation import stage
     from dpr_lightning.evaluation.table import accuracy_table
@@ -59,7 +69,27 @@ def evaluate(config: Config) -> str:
     )
     write_run_provenance(run)
     table = config.call(accuracy_table, "data", name=config["name"], metrics=evaluation.metrics)
-    return f"{table}\n{evaluation.summary}"
+    return f"{table}\n{evaluation.summary}{_report(config, evaluation)}"
+
+
+def _report(config: Config, evaluation: Evaluation) -> str:
+    """Write the report of an evaluation that has none, and return what the closing line says about it."""
+    from dpr_lightning.evaluation.evaluated import evaluation_folder
+    from dpr_lightning.evaluation.report.page import REPORT, write_report
+
+    if (file := evaluation.folder / REPORT).exists():
+        return ""
+    evaluations, name = {config["name"]: evaluation.folder}, config["name"]
+    if against := evaluation.metrics.get("against"):
+        other = against["name"] if against["name"] != name else against["run"]
+        evaluations = {other: evaluation_folder(Path(against["run"]), config["split"]), **evaluations}
+    again = command_line("evaluate", config, "overwrite=true")
+    try:
+        config.call(write_report, "data", file=file, evaluations=evaluations, command=again)
+    except (MissingExtraError, OSError) as error:
+        _log.info("%s is left out: %s", file, error)
+        return ""
+    return f"; {REPORT}"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import regex
@@ -52,6 +52,40 @@ def answer_finder(answers: Sequence[str], *, rule: str, qid: str) -> Finder:
     return matches
 
 
+def answer_spans(answers: Sequence[str], text: str, *, rule: str) -> list[tuple[int, int]]:
+    """Return where answers match in a text: start and end of each stretch, in order; stretches that touch are joined.
+
+    Answers that can never match are ignored. A match of length zero has no stretch.
+
+    Args:
+        answers: A question's answers.
+        text: The text.
+        rule: `string` or `regex`.
+    """
+    normalized, spans = _nfd(text), []
+    if rule == "string":
+        tokens = list(_TOKEN.finditer(normalized))
+        joined = _joined(token[0] for token in tokens)
+        for wanted in {_tokens(answer) for answer in answers} - {_BETWEEN}:
+            start = joined.find(wanted)
+            while start >= 0:
+                first = joined.count(_BETWEEN, 0, start)
+                last = first + wanted.count(_BETWEEN) - 2
+                spans.append((tokens[first].start(), tokens[last].end()))
+                start = joined.find(wanted, start + 1)
+    else:
+        patterns = [_compile(answer) for answer in answers if not answer_problem(answer, rule=rule)]
+        spans = [match.span() for pattern in patterns for match in pattern.finditer(normalized)]
+    origin = _origins(text, normalized)
+    united: list[tuple[int, int]] = []
+    for start, end in sorted((origin[start], origin[end - 1] + 1) for start, end in spans if start < end):
+        if united and start <= united[-1][1]:
+            united[-1] = united[-1][0], max(end, united[-1][1])
+        else:
+            united.append((start, end))
+    return united
+
+
 def answer_problem(answer: str, *, rule: str) -> str | None:
     """Return why an answer can match no text at all by `rule`, as in "is …"; None if it can match."""
     if rule == "string":
@@ -66,12 +100,25 @@ def answer_problem(answer: str, *, rule: str) -> str | None:
 @lru_cache(maxsize=100_000)
 def _tokens(text: str) -> str:
     """Return the lower-cased tokens, each between two separators: `\\0to\\0be\\0`; one separator if there are none."""
-    tokens = _TOKEN.findall(_nfd(text))
+    return _joined(_TOKEN.findall(_nfd(text)))
+
+
+def _joined(tokens: Iterable[str]) -> str:
     return _BETWEEN + "".join(token.lower() + _BETWEEN for token in tokens)
 
 
 def _nfd(text: str) -> str:
     return unicodedata.normalize("NFD", text)
+
+
+def _origins(text: str, normalized: str) -> Sequence[int]:
+    """Return the offset in `text` of the character that each character of its NFD form comes from.
+
+    NFD also sorts marks that follow one another, but only within one token.
+    """
+    if text == normalized:
+        return range(len(text))
+    return [i for i, character in enumerate(text) for _ in _nfd(character)]
 
 
 def _compile(answer: str) -> re.Pattern[str]:

@@ -68,6 +68,17 @@ def parse_measures(names: Sequence[str] | None, topk: Sequence[int]) -> list[Mea
     return list(dict.fromkeys(map(_parse, names)))
 
 
+def relevant_ranks(qrels: Qrels, rankings: Mapping[str, Ranking]) -> dict[str, dict[str, int | None]]:
+    """Return the rank of each relevant passage of each judged question; None where the ranking lacks the passage."""
+    ranks: dict[str, dict[str, int | None]] = {}
+    for qid, judged in qrels.items():
+        relevant = {docid for docid, value in judged.items() if value > 0}
+        ranked = rankings[qid].docids if qid in rankings else []
+        found = {docid: rank for rank, docid in enumerate(ranked, 1) if docid in relevant}
+        ranks[qid] = {**found, **dict.fromkeys(sorted(relevant - found.keys()))}
+    return ranks
+
+
 def judge(
     qrels: Qrels,
     rankings: Mapping[str, Ranking],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ def write_questions(
     rankings: Rankings,
     first_hits: FirstHits,
     measures: Mapping[str, Mapping[str, float]] | None = None,
+    relevant: Mapping[str, Mapping[str, int | None]] | None = None,
 ) -> None:
-    """Write a line per question: the rank of its first hit and the docid there, or null, and its judged measures.
+    """Write a line per question: the rank of its first hit and the docid there, or null, and what judges it.
 
     Args:
         folder: The folder of the evaluation.
@@ -34,6 +35,7 @@ def write_questions(
         rankings: Ranking by question.
         first_hits: The rank of each question's first hit, 0 without one: [questions].
         measures: Measure by name and question; None without judged passages.
+        relevant: The rank, or None, of each question's relevant passages by docid; None without judged passages.
     """
     with atomic_write(folder / QUESTIONS) as file:
         for row, rank in zip(queries.rows, first_hits.tolist(), strict=True):
@@ -47,6 +49,8 @@ def write_questions(
             if measures is not None:
                 own = {name: values[row["query_id"]] for name, values in measures.items() if row["query_id"] in values}
                 line["measures"] = own
+            if relevant is not None:
+                line["relevant"] = relevant.get(row["query_id"], {})
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -105,6 +109,25 @@ def read_questions(folder: Path, metrics: Mapping[str, Any] | None = None) -> li
     if (metrics or {}).get("xxh3", {}).get(QUESTIONS) not in (None, file_hash(file)):
         raise UserError(f"{file}: damaged (its checksum differs). Run evaluate.py again.")
     return list(rows.values())
+
+
+def read_contexts(folder: Path, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the entry of each question in an evaluation's `dpr.json`, in the order of `questions.jsonl`.
+
+    Raises:
+        UserError: The file does not exist, has another hash than in `metrics`, or is damaged.
+    """
+    file = _existing(folder / DPR_JSON)
+    if metrics.get("xxh3", {}).get(DPR_JSON) not in (None, file_hash(file)):
+        raise UserError(f"{file}: damaged (its checksum differs). Run evaluate.py again.")
+    for number, line in read_lines(file):
+        if (entry := line.strip().rstrip(",")) in ("{", "}", ""):
+            continue
+        try:
+            (value,) = json.loads(f"{{{entry}}}").values()
+        except ValueError as error:
+            raise UserError(f"{file}, line {number}: damaged ({error}). Run evaluate.py again.") from error
+        yield value
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dpr_lightning.evaluation.accuracy import first_hit
 from dpr_lightning.evaluation.against import compare_against, identify_against, open_against
 from dpr_lightning.evaluation.checks import check_settings
 from dpr_lightning.evaluation.evaluated import Evaluated
-from dpr_lightning.evaluation.judged import judge, parse_measures
+from dpr_lightning.evaluation.judged import judge, parse_measures, relevant_ranks
 from dpr_lightning.evaluation.measures import Metrics, find_answers, measure_accuracy, measure_judged
 from dpr_lightning.evaluation.output import read_questions, write_dpr_json, write_metrics, write_questions
 from dpr_lightning.evaluation.passages import passage_rows, read_passages
@@ -33,10 +33,11 @@ Rankings = dict[str, Ranking]
 
 
 class Evaluation(NamedTuple):
-    """The metrics as written to `metrics.json`, and a line that says what was written."""
+    """The metrics as written to `metrics.json`, a line that says what was written, and the folder of the files."""
 
     metrics: Metrics
     summary: str
+    folder: Path
 
 
 def evaluate(
@@ -106,7 +107,8 @@ def evaluate(
         }
         judged_by = [str(measure) for measure in parse_measures(measures, cutoffs)] if qrels is not None else []
         stored = stored_evaluation(folder, wanted, cutoffs=cutoffs, measures=judged_by)
-        return Evaluation(stored, f"{folder}: stored earlier, from the same files; overwrite=true evaluates again")
+        summary = f"{folder}: stored earlier, from the same files; overwrite=true evaluates again"
+        return Evaluation(stored, summary, folder)
     rankings, facts = _open_rankings(run_file, queries, corpus)
     judged = read_qrels(qrels) if qrels is not None else None
     has_answers = _check_answers(queries, needed=qrels is None)
@@ -143,7 +145,8 @@ def evaluate(
             "Search deeper (`depth`), or set `topk` to smaller cutoffs."
         )
     with atomic_folder(folder) as temporary:
-        write_questions(temporary, queries, rankings, first_hits, judgement.by_question if judgement else None)
+        by_question = (judgement.by_question, relevant_ranks(judged, rankings)) if judgement and judged else ()
+        write_questions(temporary, queries, rankings, first_hits, *by_question)
         if other and identity:
             own = Evaluated(folder, metrics, {row["qid"]: row for row in read_questions(temporary)})
             metrics["against"] = {**identity, **compare_against(own, other)}
@@ -152,7 +155,7 @@ def evaluate(
         metrics["provenance"] = _provenance(run, call or {}, seconds)
         metrics = write_metrics(temporary, metrics)
     speed = f"{len(hits):,} questions in {seconds:,.1f} s"
-    return Evaluation(metrics, f"{folder}: metrics.json, questions.jsonl, dpr.json; {speed}")
+    return Evaluation(metrics, f"{folder}: metrics.json, questions.jsonl, dpr.json; {speed}", folder)
 
 
 def _provenance(run: RunDir, call: Mapping[str, Any], seconds: float) -> dict[str, Any]:

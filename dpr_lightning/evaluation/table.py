@@ -36,7 +36,7 @@ def accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures, wi
         title = f"judged passages, {metrics['judged']:,} of {metrics['questions']:,} questions{extra}"
         console.print(title, style="italic", soft_wrap=True, highlight=False)
         console.print(_judged_table(metrics))
-    for note in (*_against(metrics), *_notes(metrics)):
+    for note in (*_against(metrics), *notes(metrics)):
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     return output.getvalue().rstrip()
 
@@ -62,10 +62,14 @@ def _accuracy_table(
         table.add_column(f"top-{k}", justify="right", no_wrap=True)
     cells = [f"{means[k]:.3f}{separator}[{intervals[k][0]:.3f}, {intervals[k][1]:.3f}]" for k in [str(k) for k in topk]]
     table.add_row(Text(f"{name} (measured)"), *cells)
-    if metrics["split"] == _PUBLISHED_SPLIT:
-        for system, figures in published.items():
-            table.add_row(Text(f"{system} (published)"), *(f"{figures[k]:g}" if k in figures else "" for k in topk))
+    for system, figures in comparable(published, metrics["split"]).items():
+        table.add_row(Text(f"{system} (published)"), *(f"{figures[k]:g}" if k in figures else "" for k in topk))
     return table
+
+
+def comparable(published: Figures, split: str) -> Figures:
+    """Return the published figures that a split can be compared with; they are of the test questions."""
+    return published if split == _PUBLISHED_SPLIT else {}
 
 
 def _judged_table(metrics: Mapping[str, Any]) -> Table:
@@ -92,7 +96,7 @@ def _against(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield f"{line:<43}{counts}".rstrip()
 
 
-def _notes(metrics: Mapping[str, Any]) -> Iterator[str]:
+def notes(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines below the tables: what was left out, what the means run over."""
     if metrics["without_answers"]:
         yield f"{metrics['without_answers']:,} questions without answers: answer accuracy is not measured"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +32,7 @@ from dpr_lightning.training.processes import check_processes, overwrites, rememb
 from dpr_lightning.training.report import TrainingReport
 from dpr_lightning.training.trainer_errors import trainer_errors
 from dpr_lightning.training.write_errors import write_errors
+from dpr_lightning.training_curves import CURVES, write_training_curves
 
 _log = logging.getLogger(__name__)
 
@@ -143,7 +145,7 @@ def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule,
     start = time.perf_counter()
     checkpoint = find_checkpoint(run.checkpoints)
     (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal)]  # type: ignore[attr-defined]
-    with stop.handling():
+    with _curves_at_the_end(trainer, run), stop.handling():
         try:
             with trainer_errors():
                 trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
@@ -164,6 +166,19 @@ def fit(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule,
     (report,) = [callback for callback in trainer.callbacks if isinstance(callback, TrainingReport)]  # type: ignore[attr-defined]
     result = f"trained {trainer.global_step:,} steps in {seconds:,.0f} s{report.result(trainer)}"
     return f"{run.model}: {result}{_resumed(checkpoint)}"
+
+
+@contextlib.contextmanager
+def _curves_at_the_end(trainer: pl.Trainer, run: RunDir) -> Iterator[None]:
+    """Draw the training curves when the block ends, however it ends. A failure is a line in the log."""
+    try:
+        yield
+    finally:
+        if trainer.is_global_zero:
+            try:
+                write_training_curves(run.train)
+            except Exception as error:  # of matplotlib, or of the disk: it must not change how a training ends
+                _log.info("%s is left out: %s", run.train / CURVES, error)
 
 
 def _origin(trainer: pl.Trainer, module: RetrieverModule, data: RetrievalDataModule, run: RunDir) -> Origin:

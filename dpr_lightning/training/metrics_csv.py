@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from dpr_lightning.files import atomic_write
 from dpr_lightning.training.write_errors import write_errors
+from dpr_lightning.training_curves import METRICS_CSV
 
 
 class MetricsCsv(Logger):
@@ -23,7 +24,7 @@ class MetricsCsv(Logger):
     def __init__(self, folder: str | Path) -> None:
         """Take the folder of the file."""
         super().__init__()
-        self.file = Path(folder) / "metrics.csv"
+        self.file = Path(folder) / METRICS_CSV
         self._rows: list[dict[str, Any]] | None = None  # read at the first logged step
         self._columns: list[str] = []
         self._saved = 0  # number of leading rows that are unchanged in the file

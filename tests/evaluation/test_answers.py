@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpr_lightning.errors import UserError
-from dpr_lightning.evaluation.answers import answer_finder, answer_problem
+from dpr_lightning.evaluation.answers import answer_finder, answer_problem, answer_spans
 
 SIMPLE_TOKEN = regex.compile(
     r"([\p{L}\p{N}\p{M}]+)|([^\p{Z}\p{C}])", regex.IGNORECASE | regex.UNICODE | regex.MULTILINE
@@ -142,3 +142,27 @@ def test_an_answer_with_a_problem_matches_nothing(answer, text):
 def test_an_unknown_rule_is_refused():
     with pytest.raises(UserError, match=r"answers: 'exact' is not possible"):
         found(["a"], "a", "exact")
+
+
+@settings(max_examples=300)
+@given(st.lists(LETTERS, max_size=3), st.one_of(LETTERS, st.text(max_size=30)))
+def test_spans_are_the_stretches_that_match(answers, text):
+    spans = answer_spans(answers, text, rule="string")
+    assert bool(spans) == found(answers, text)
+    assert all(found(answers, text[start:end]) for start, end in spans)
+    assert [offset for span in spans for offset in span] == sorted({offset for span in spans for offset in span})
+    rest = "".join("#" if any(start <= i < end for start, end in spans) else c for i, c in enumerate(text))
+    assert not found(answers, rest) or "#" in "".join(answers)
+
+
+@pytest.mark.parametrize(
+    ("answers", "text", "rule", "expected"),
+    [
+        (["Beyoncé", "1981"], "BEYONCÉ: Beyonce\u0301, b. 1981.", "string", ["BEYONCÉ", "Beyonce\u0301", "1981"]),
+        (["a b", "b c"], "x a b c x", "string", ["a b c"]),
+        (["caf."], "un café noir", "regex", ["café"]),
+        (["x*", "(", "N+"], "axx nn", "regex", ["xx", "nn"]),
+    ],
+)
+def test_spans_are_of_the_text_as_it_is(answers, text, rule, expected):
+    assert [text[start:end] for start, end in answer_spans(answers, text, rule=rule)] == expected

@@ -1,10 +1,7 @@
-"""The table in the terminal and the curve in SVG."""
-
-from xml.etree import ElementTree
+"""The table in the terminal."""
 
 import pytest
 
-from dpr_lightning.evaluation.plot import accuracy_curves
 from dpr_lightning.evaluation.table import accuracy_table
 
 METRICS = {
@@ -89,19 +86,3 @@ def test_without_answers_a_note_replaces_the_table():
         printed(metrics, {"DPR paper": {20: 0.7}})
         == "1,234 questions without answers: answer accuracy is not measured\n"
     )
-
-
-def test_curves_rise_with_accuracy_over_all_cutoffs():
-    root = ElementTree.fromstring(accuracy_curves({"a & <b>": [0.0, 0.5, 1.0], "c": [1.0]}))
-    lines = [element for element in root.iter() if element.tag.endswith("polyline")]
-    points = [[tuple(map(float, point.split(","))) for point in line.get("points").split()] for line in lines]
-    (first, second) = points
-    assert [len(first), len(second)] == [3, 1]
-    (x1, y1), (x2, y2), (x3, y3) = first
-    assert x1 < x2 < x3
-    assert y1 > y2 > y3
-    assert y1 - y2 == y2 - y3
-    assert second[0] == (x1, y3)
-    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
-    assert {"a & <b>", "c", "1", "2", "0.0", "1.0"} <= set(texts)
-    assert len({line.get("stroke") for line in lines}) == 2
