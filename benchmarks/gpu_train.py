@@ -4,7 +4,7 @@
 
 Prints JSON lines. The model is BERT-base with random weights; the texts are random words: 2 passages per question,
 query length 16, passage length 156. Contestants take turns within one run. `--tiny` is a smoke test without GPU.
- Needs the extra `interop` for the comparison with sentence-transformers, `common.py` beside it, and the package.
+Needs the extra `interop` for the comparison with sentence-transformers, `common.py` beside it, and the package.
 """
 
 import argparse

@@ -188,7 +188,7 @@ def test_help_and_version(command, name):
 
 
 def test_warnings_of_libraries_go_to_the_log(settings, tmp_path):
-    """Lightning warns of a logging interval that is longer than an epoch. A new process also shows warnings of imports."""
+    """Lightning warns of a logging interval longer than an epoch; a new process also shows the warnings of imports."""
     words = [sys.executable, ROOT / "train.py", *settings, "trainer.log_every_n_steps=500"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
