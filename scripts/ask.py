@@ -29,6 +29,12 @@ from dpr_lightning.run_dir import METHODS, RunDir
 if TYPE_CHECKING:
     from dpr_lightning.searcher import Found
 
+COMMON = re.compile(  # words that are not highlighted
+    "a|an|and|are|as|at|be|by|did|do|does|for|from|had|has|have|how|in|is|it|its|of|on|or|that|the|this|to|was|were|"
+    "what|when|where|which|who|whom|whose|why|will|with",
+    re.IGNORECASE,
+)
+
 
 def main() -> None:
     """Read the command line, search and print a table."""
@@ -71,7 +77,7 @@ def as_table(question: str, found: "Found") -> Table:
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("docid", no_wrap=True)
     table.add_column("passage", ratio=1)
-    words = "|".join(map(re.escape, re.findall(r"\w{3,}", question)))
+    words = "|".join(word for word in re.findall(r"\w+", question) if not COMMON.fullmatch(word))
     for score, docid, passage in zip(found.scores, found.docids, found.passages, strict=True):
         text = Text(passage["title"] + "\n" if passage["title"] else "", style="bold")
         text += Text(passage["text"], style="not bold")
