@@ -1,12 +1,14 @@
 """One question of a run explained: places are those of the searches, and what is missing is said."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 from support.commands import assert_mistake, assert_succeeds, run_script
 from support.embedding_files import write_corpus
+from support.world import ROOT
 
 from dpr_lightning.data.sources import open_corpus, open_queries, open_training
 from dpr_lightning.data.tokenizer import InputTokenizer
@@ -144,3 +146,8 @@ def test_an_answer_in_the_part_that_is_cut_off_is_found(explained, finished_run,
     (gold,) = one.best_gold
     assert gold.cut.lost and gold.is_answer_cut == (gold.passage.text.split()[0] not in gold.cut.seen)
     assert any("is in the part that is cut off" in finding for finding in findings(one)) == gold.is_answer_cut
+
+
+def test_explaining_needs_no_torch():
+    code = "import sys, dpr_lightning.explanation.text; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
