@@ -20,9 +20,8 @@ from dpr_lightning.explanation.explain import explain
 from dpr_lightning.explanation.ranks import exact_places
 from dpr_lightning.explanation.text import explanation_text, findings
 from dpr_lightning.explanation.truncation import Lengths
-from dpr_lightning.model.pooling import POOLING
 from dpr_lightning.model.pretrained_tokenizer import load_tokenizer
-from dpr_lightning.model.settings import POOLING_MODES, Settings
+from dpr_lightning.model.settings import Settings
 from dpr_lightning.retrieval.bm25 import Bm25
 from dpr_lightning.retrieval.exact import exact_topk
 from dpr_lightning.retrieval.rankings import read_rankings, write_rankings
@@ -136,7 +135,6 @@ def test_tokens_are_counted_as_the_encoder_counts_them(finished_run, separator, 
         assert text.startswith(cut.seen) and (cut.lost or cut.seen == text)
     (ids,) = inputs.encode_queries(["dit fot bap ber"])
     assert (len(ids), lengths.query("dit fot bap ber").lost) == (5, 1)
-    assert tuple(POOLING) == POOLING_MODES
 
 
 def test_an_answer_in_the_part_that_is_cut_off_is_found(explained, finished_run, world):

@@ -14,7 +14,8 @@ from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.errors import UserError
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
-from dpr_lightning.model.settings import Settings
+from dpr_lightning.model.pooling import POOLING
+from dpr_lightning.model.settings import POOLING_MODES, Settings
 
 FORMAT_1 = Path(__file__).parent.parent / "fixtures" / "format_1"
 OTHER = Settings(False, "mean", True, 12, 7, 30, "pair", "bap ", "bar ", "bfloat16")
@@ -144,3 +145,7 @@ class TestFormat1:
         with torch.inference_mode():
             embeddings = getattr(bi_encoder, side)(**bi_encoder.inputs.pad(token_ids))
         np.testing.assert_allclose(embeddings, saved.array, rtol=0, atol=3e-6)  # other batches, other rounding
+
+
+def test_every_pooling_mode_is_a_setting():
+    assert tuple(POOLING) == POOLING_MODES
