@@ -60,8 +60,9 @@ def write_run_provenance(run: RunDir) -> Path:
 def _evaluations(run: RunDir) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name and the metrics of each evaluation that is intact."""
     for folder in matching(run.evaluations, "*"):
-        with contextlib.suppress(UserError):
-            yield folder.name, read_metrics(folder)
+        if not folder.name.startswith("."):  # which another process is writing
+            with contextlib.suppress(UserError):
+                yield folder.name, read_metrics(folder)
 
 
 def _run_folders(run: RunDir, evaluations: Mapping[str, Mapping[str, Any]]) -> list[RunDir]:
