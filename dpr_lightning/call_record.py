@@ -65,6 +65,12 @@ def read_calls(logs: Path) -> list[Call]:
     return sorted(calls, key=lambda call: (call.record.get("started", ""), call.log))
 
 
+def ended_jobs(sweep: Path) -> list[Call]:
+    """Return the jobs of a sweep's log folder that have ended, in the order of their numbers."""
+    logs = sorted((file.parent for file in sweep.glob(f"*/{_END}")), key=lambda log: (len(log.name), log.name))
+    return [read_call(log) for log in logs]
+
+
 def read_call(log: Path, *, is_worker: bool = False) -> Call:
     """Return the call of a log folder."""
     return Call(log, _read(log / _CALL), _read(log / _END), is_worker)

@@ -26,7 +26,7 @@ _RECORDED = (
     *("started", "host", "slurm_job", "folder"),
     *("commit", "dirty", "python", "versions", "hardware"),
 )
-_MODEL, _PASSAGES, _QUERIES, _SHARD_RANKING, _RANKING, _EVALUATION = range(6)  # the order of the work
+_MODEL, _PASSAGES, _QUERIES, _SHARD_RANKING, _RANKING = range(5)  # the order of the work
 _Part = tuple[int, str, Any]  # the kind of output, its name, its shard
 
 
@@ -38,7 +38,7 @@ def write_run_provenance(run: RunDir) -> Path:
     data, embeddings, ranking and metrics.
     """
     evaluations = dict(_evaluations(run))
-    stages = [stage for folder in _run_folders(run, evaluations) for stage in _stages(folder)]
+    stages = [stage for folder in _run_folders(run, evaluations) for stage in _stages(folder, run)]
     stages += [_stage(run, _evaluation_call(run, metrics), metrics) for metrics in evaluations.values()]
     stages = [stage for stage in stages if stage["command"]]
     content = {
@@ -60,8 +60,9 @@ def write_run_provenance(run: RunDir) -> Path:
 def _evaluations(run: RunDir) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name and the metrics of each evaluation that is intact."""
     for folder in matching(run.evaluations, "*"):
-        with contextlib.suppress(UserError):
-            yield folder.name, read_metrics(folder)
+        if not folder.name.startswith("."):  # which another process is writing
+            with contextlib.suppress(UserError):
+                yield folder.name, read_metrics(folder)
 
 
 def _run_folders(run: RunDir, evaluations: Mapping[str, Mapping[str, Any]]) -> list[RunDir]:
@@ -74,10 +75,13 @@ def _run_folders(run: RunDir, evaluations: Mapping[str, Mapping[str, Any]]) -> l
     return [*others.values(), run]
 
 
-def _stages(run: RunDir) -> list[dict[str, Any]]:
-    """Return what is known of the calls that made a run's model, embeddings and rankings, in the order of the work."""
+def _stages(source: RunDir, run: RunDir) -> list[dict[str, Any]]:
+    """Return what is known of the calls that made the model, embeddings and rankings of `source`, in order.
+
+    `run` is the run that the provenance is of.
+    """
     newest: dict[_Part, Call] = {}
-    for call in (*_sweep_calls(run), *read_calls(run.logs)):
+    for call in (*_sweep_calls(source), *read_calls(source.logs)):
         if call.has_succeeded and not call.is_worker and (part := _part(call)):
             if part[0] == _PASSAGES and part[2] is None and call.settings.get("overwrite"):
                 newest = {other: one for other, one in newest.items() if other[0] != _PASSAGES}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+
+from dpr_lightning.call_record import ended_jobs
 
 
 class ClosingLine(Callback):
@@ -18,8 +19,7 @@ class ClosingLine(Callback):
         if config.plan:
             return
         folder = Path(config.hydra.sweep.dir)
-        files = sorted(folder.glob("*/ended.json"), key=lambda file: (len(file.parent.name), file.parent.name))
-        lines = [json.loads(file.read_bytes())["line"] for file in files]
+        lines = [job.end.get("line", "") for job in ended_jobs(folder)]
         if not config.hydra.launcher._target_.endswith((".BasicLauncher", ".JoblibLauncher")):
             print(*lines, sep="\n")
         print(f"{len(lines)} jobs have ended; their logs are in {folder}", flush=True)

@@ -123,7 +123,9 @@ class RunSettings(NamedTuple):
         if name in ("queries", "qrels"):
             files = (files or {}).get(self.split)
         if files is None and name in ("queries", "corpus"):
-            raise UserError(f"{name}: {self.run.path} does not say which they are. Give them with --{name} FILE.")
+            raise UserError(
+                f"{name}: the logs and the training of {self.run.path} name no files. Give them with --{name} FILE."
+            )
         return files
 
 

@@ -139,6 +139,7 @@ def evaluate(
         qids, rows = queries.rows["query_id"], len(corpus.rows)
         judgement = judge(judged, rankings, qids=qids, topk=cutoffs, corpus_rows=rows, measures=measures)
         measure_judged(metrics, judgement, qrels_fingerprint(judged))
+        metrics["measures"] = [str(measure) for measure in parse_measures(measures, cutoffs)]
     elif not metrics["accuracy"]:
         raise UserError(
             f"topk: {run_file} ranks {metrics['depth']} passages per question, too few for {cutoffs}. "

@@ -36,7 +36,7 @@ def stored_evaluation(
     accuracy = {f"accuracy@{k}" for k in cutoffs}
     if not metrics.get("without_answers") and {name for name in names if name.startswith("accuracy@")} != accuracy:
         differences.append("other cutoffs (`topk`)")
-    judged = {name for name in names if not name.startswith("accuracy@")}
+    judged = set(metrics.get("measures") or (name for name in names if not name.startswith("accuracy@")))
     if judged != set(measures):
         differences.append("other measures (`measures`)")
     if differences:

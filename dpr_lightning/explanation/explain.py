@@ -225,13 +225,13 @@ def _exact(
 
 
 def _bm25(result: Explanation, run: RunDir, looked: _Looked, rows: list[int]) -> dict[int, Place]:
-    """Return the places of rows in BM25, and note its first passages."""
+    """Return the places in BM25 of those rows that share a word with the question, and note its first passages."""
     try:
         with corpus_index(run.index("bm25"), looked.corpus) as index:
             scores = index.scores(result.question)
             (best,) = index.search(Queries([""], texts=[result.question]), depth=min(3, index.rows))
             result.bm25_top = [(score, looked.at(row)) for row, score in _positive(best.rows, best.scores)]
-            return {row: place_among(scores, row) for row in rows}
+            return {row: place_among(scores, row) for row in rows if scores[row] > 0}
     except UserError as error:
         result.missing["BM25"] = str(error).removeprefix("method: ")
         return {}

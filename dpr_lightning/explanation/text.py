@@ -119,8 +119,8 @@ def findings(one: Explanation) -> Iterator[str]:
     if best.exact and not best.ranked:
         if best.exact.rank <= ranked:
             yield (
-                f"An exact search by embeddings ranks {docid} {best.exact.rank:,} of {one.passages:,}, this ranking "
-                f"does not have it: it was lost by {one.made_by}."
+                f"An exact search by embeddings ranks {docid} {best.exact.rank:,} of {one.passages:,}; this ranking, "
+                f"by {one.made_by}, does not have it."
             )
         else:
             yield (

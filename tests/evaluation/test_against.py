@@ -1,6 +1,7 @@
 """An evaluation against another one: the figures are those of `scripts/compare.py`, and the questions are named."""
 
 import json
+import shutil
 
 import pytest
 from support.commands import run_script
@@ -102,3 +103,14 @@ def test_an_evaluation_of_other_questions_is_refused_and_nothing_is_written(eval
         with pytest.raises(UserError, match=message):
             evaluated("new", FIRST_HITS["new"], against=tmp_path / name)
         assert not new.exists()
+
+
+def test_the_command_compares(command, settings, finished_run, tmp_path):
+    shutil.copytree(finished_run / "evaluation" / "test", tmp_path / "earlier run")
+    code, out, err = command("evaluate", *settings, f"against={tmp_path}/earlier run", "overwrite=true")
+    assert (code, err) == (0, "")
+    assert "+0.000 [+0.000, +0.000]  p 1" in out and "0 won, 0 lost" in out
+    code, _, err = command("evaluate", *settings)
+    assert code == 1 and f"is finished already with against={tmp_path}/earlier run. Set overwrite=true" in err
+    code, _, err = command("evaluate", *settings, "against=absent", "overwrite=true")
+    assert code == 1 and err.startswith("absent/evaluation/test/metrics.json does not exist")

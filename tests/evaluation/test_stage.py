@@ -266,6 +266,16 @@ def test_finished_output_is_replaced_only_on_demand(run):
     assert (folder / "questions.jsonl").read_bytes() != before
 
 
+def test_a_measure_that_is_cut_at_the_rankings_depth_is_found_again(run, tmp_path):
+    (tmp_path / "qrels").write_text("q3 0 d5 1\n7 0 d2 1\n")
+    ranking = {qid: docids[:5] for qid, docids in RUN.items()}
+    metrics, _ = run(ranking=ranking, qrels=tmp_path / "qrels")
+    assert "RR@5" in metrics["qrels"]
+    assert run(ranking=ranking, qrels=tmp_path / "qrels")[0] == metrics
+    with pytest.raises(UserError, match="evaluation/test is finished already with other measures"):
+        run(ranking=ranking, qrels=tmp_path / "qrels", measures=["RR"])
+
+
 def test_first_hits_of_a_folder_without_evaluation_are_refused(tmp_path):
     for read in (read_questions, read_metrics):
         with pytest.raises(UserError, match=r"(questions.jsonl|metrics.json) does not exist. Run evaluate.py"):

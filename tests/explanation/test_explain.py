@@ -1,12 +1,14 @@
 """One question of a run explained: places are those of the searches, and what is missing is said."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 from support.commands import assert_mistake, assert_succeeds, run_script
 from support.embedding_files import write_corpus
+from support.world import ROOT
 
 from dpr_lightning.data.sources import open_corpus, open_queries, open_training
 from dpr_lightning.data.tokenizer import InputTokenizer
@@ -18,9 +20,8 @@ from dpr_lightning.explanation.explain import explain
 from dpr_lightning.explanation.ranks import exact_places
 from dpr_lightning.explanation.text import explanation_text, findings
 from dpr_lightning.explanation.truncation import Lengths
-from dpr_lightning.model.pooling import POOLING
 from dpr_lightning.model.pretrained_tokenizer import load_tokenizer
-from dpr_lightning.model.settings import POOLING_MODES, Settings
+from dpr_lightning.model.settings import Settings
 from dpr_lightning.retrieval.bm25 import Bm25
 from dpr_lightning.retrieval.exact import exact_topk
 from dpr_lightning.retrieval.rankings import read_rankings, write_rankings
@@ -134,7 +135,6 @@ def test_tokens_are_counted_as_the_encoder_counts_them(finished_run, separator, 
         assert text.startswith(cut.seen) and (cut.lost or cut.seen == text)
     (ids,) = inputs.encode_queries(["dit fot bap ber"])
     assert (len(ids), lengths.query("dit fot bap ber").lost) == (5, 1)
-    assert tuple(POOLING) == POOLING_MODES
 
 
 def test_an_answer_in_the_part_that_is_cut_off_is_found(explained, finished_run, world):
@@ -144,3 +144,8 @@ def test_an_answer_in_the_part_that_is_cut_off_is_found(explained, finished_run,
     (gold,) = one.best_gold
     assert gold.cut.lost and gold.is_answer_cut == (gold.passage.text.split()[0] not in gold.cut.seen)
     assert any("is in the part that is cut off" in finding for finding in findings(one)) == gold.is_answer_cut
+
+
+def test_explaining_needs_no_torch():
+    code = "import sys, dpr_lightning.explanation.text; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

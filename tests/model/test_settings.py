@@ -149,3 +149,7 @@ class TestFormat1:
         with torch.inference_mode():
             embeddings = getattr(bi_encoder, side)(**bi_encoder.inputs.pad(token_ids))
         np.testing.assert_allclose(embeddings, saved.array, rtol=0, atol=3e-6)  # other batches, other rounding
+
+
+def test_every_pooling_mode_is_a_setting():
+    assert tuple(POOLING) == POOLING_MODES
