@@ -41,4 +41,6 @@ def add_space(plan: Plan, run: RunDir, module: Any, space: TrainingSpace, *, eve
     plan.add_disk(run.checkpoints, space.needed)
     with plan.collected():
         check_training_space(space, run)
-    plan.add_memory(space.model + _BYTES_PER_PARAMETER * trained, "weights, gradients and optimizer, besides activations")
+    plan.add_memory(
+        space.model + _BYTES_PER_PARAMETER * trained, "weights, gradients and optimizer, besides activations"
+    )

@@ -96,7 +96,10 @@ def check_training_space(space: TrainingSpace, run: RunDir, *, free: int | None 
         run: The run folder.
         free: The free bytes; None asks the file system.
     """
-    what, remedy = f"a training with {space.kept} checkpoints at a time", "lower `keep_last`, or choose another run_dir"
+    what, remedy = (
+        f"a training with {space.kept:,} checkpoints at a time",
+        "lower `keep_last`, or choose another run_dir",
+    )
     check_free_space(run.checkpoints, space.needed, what=what, remedy=remedy, free=free)
 
 
