@@ -42,7 +42,10 @@ def test_plans_agree_with_what_the_commands_then_do(plan, command, settings, wor
     lines, problems = plan("train", *settings)
     assert problems == []
     assert lines["data.train"].startswith("20 rows, checked now")
-    assert (lines["steps"], lines["epoch"][:24]) == ("6 in 3 epochs", "20 questions, 2 batches ")
+    assert (lines["steps"], lines["epoch"]) == (
+        "6 in 3 epochs",
+        "20 questions, 2 batches per device (devices: 1), 2 steps",
+    )
     assert lines["checkpoints"].startswith("every 20,000 steps and epoch, 3 of ")
     code, out, err = command("train", *settings)
     assert (code, err) == (0, "") and "trained 6 steps" in out

@@ -84,7 +84,7 @@ def add_plan(config: Config, plan: Plan) -> None:
     module = _load(config)
     run = RunDir(Path(config["run_dir"]))
     space = config.call(training_space, "checkpoint", module=module, run=run, length=length)
-    config.call(add_space, "checkpoint", plan=plan, run=run, module=module, space=space)
+    config.call(add_space, "checkpoint", "", plan=plan, run=run, module=module, space=space)
 
 
 def _add_length(config: Config, plan: Plan, rows: list[int]) -> Length:
