@@ -16,6 +16,7 @@ from dpr_lightning.training_config import check_finished_training, check_trainin
 
 if TYPE_CHECKING:
     from dpr_lightning.model.bi_encoder import BiEncoder
+    from dpr_lightning.training.space import Length
 
 _PLANNED = (
     *("model.tied", "model.pooling", "model.query_max_length", "model.passage_max_length"),
@@ -62,11 +63,9 @@ def _refuse_finished(config: Config) -> None:
 
 def add_plan(config: Config, plan: Plan) -> None:
     """Add questions, steps, checkpoints, space and memory to a plan."""
-    from dpr_lightning.data.sampler import TrainingBatches
     from dpr_lightning.model.folder import is_on_this_machine
-    from dpr_lightning.training.automatic import automatic_settings
-    from dpr_lightning.training.plan import add_space, add_steps, processes
-    from dpr_lightning.training.space import count_steps, training_space
+    from dpr_lightning.training.plan import add_space
+    from dpr_lightning.training.space import training_space
 
     plan.add("settings", config.described(_PLANNED))
     files, weights = config["data.train"], config["data.train_weights"]
@@ -75,26 +74,42 @@ def add_plan(config: Config, plan: Plan) -> None:
     counted = [rows for rows in found if rows is not None]
     if config["data.dev"]:
         _count(config, plan, "dev", config["data.dev"])
-    trainer: dict[str, Any] = config.values["trainer"]
     length = None
     if len(counted) == len(found):
-        parts = list(zip(counted, weights or [1.0], strict=False))  # the checks compare their numbers
-
-        def batches_per_epoch(world_size: int) -> int:
-            options = {"batch_size": config["data.batch_size"], "seed": config["seed"], "world_size": world_size}
-            return len(config.call(TrainingBatches, rows=sum(counted), weights=parts, **options))
-
-        trainer |= automatic_settings(trainer, batches_per_epoch=batches_per_epoch)
-        batches = batches_per_epoch(processes(trainer))
-        length = count_steps(trainer, batches)
-        add_steps(plan, length, rows=sum(counted), batches=batches, devices=processes(trainer))
+        with plan.collected():
+            length = _add_length(config, plan, counted)
     if not is_on_this_machine(config["model.name_or_path"]):
         plan.add("model", f"{config['model.name_or_path']} is not on this machine yet: space is not estimated")
         return
     module = _load(config)
     run = RunDir(Path(config["run_dir"]))
     space = config.call(training_space, "checkpoint", module=module, run=run, length=length)
-    config.call(add_space, "checkpoint", plan=plan, run=run, module=module, space=space)
+    config.call(add_space, "checkpoint", "", plan=plan, run=run, module=module, space=space)
+
+
+def _add_length(config: Config, plan: Plan, rows: list[int]) -> Length:
+    """Add steps and epochs to a plan, given the rows of each entry of `data.train`."""
+    from dpr_lightning.data.checks import check_loading, check_weights
+    from dpr_lightning.data.sampler import TrainingBatches
+    from dpr_lightning.training.automatic import automatic_settings
+    from dpr_lightning.training.plan import add_steps, processes
+    from dpr_lightning.training.space import count_steps
+
+    config.call(check_loading, "data", "")
+    config.call(check_weights, "data")
+    config.instantiate("trainer")  # checks the types
+    trainer: dict[str, Any] = config.values["trainer"]
+    parts = list(zip(rows, config["data.train_weights"] or [1.0], strict=True))
+
+    def batches_per_epoch(world_size: int) -> int:
+        options = {"batch_size": config["data.batch_size"], "seed": config["seed"], "world_size": world_size}
+        return len(config.call(TrainingBatches, rows=sum(rows), weights=parts, **options))
+
+    trainer |= automatic_settings(trainer, batches_per_epoch=batches_per_epoch)
+    devices = processes(trainer)
+    length = count_steps(trainer, batches_per_epoch(devices))
+    add_steps(plan, length, rows=sum(rows), batches=batches_per_epoch(devices), devices=devices)
+    return length
 
 
 def _count(config: Config, plan: Plan, part: str, files: Any) -> int | None:

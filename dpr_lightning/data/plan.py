@@ -28,7 +28,7 @@ class Counted:
 
     Attributes:
         rows: How many rows there are.
-        fingerprint: Their fingerprint, as `Source` has it; empty if rows are invalid.
+        fingerprint: Their fingerprint, as `Source` has it.
         sample: Some of the rows.
     """
 
@@ -47,7 +47,7 @@ def count_rows(
     format: str | None = None,
     texts: Mapping[str, Files] | None = None,
 ) -> Counted | None:
-    """Add a line about the rows of files to a plan, and their problems; return the rows, None if they are unknown.
+    """Add a line about the rows of files to a plan, and their problems; return the rows, None if they are not counted.
 
     Rows that an earlier command has converted are valid and counted already. Other files are read and checked, unless
     they are large or on the hub.
@@ -82,7 +82,11 @@ def count_rows(
     if size > _MOST_BYTES:
         plan.add(name, f"not counted: {size_text(size)} that are not converted yet; scripts/prepare.py converts them")
         return None
+    known = len(plan.problems)
     counted = _check_rows(plan, wanted)
+    if len(plan.problems) > known:
+        plan.add(name, f"not counted, because rows are invalid; {what}, {size_text(size)}")
+        return None
     plan.add(name, f"{counted.rows:,} rows, checked now; {what}, {size_text(size)}")
     return counted
 
@@ -121,10 +125,9 @@ def _check_rows(plan: Plan, wanted: Request) -> Counted:
                 counted.sample += valid.slice(0, max(0, _SAMPLE_ROWS - len(counted.sample))).to_pylist()
         if problems.count and not options.skip_invalid:
             _add_problems(plan, problems, source)
-    is_valid = len(plan.problems) == known
-    counted.fingerprint = digest.hexdigest() if is_valid else ""
-    if not counted.rows and is_valid:
-        plan.add_problem(UserError(f"{options.name}: {wanted.files[0]} has no rows. Correct `{options.name}`."))
+    counted.fingerprint = digest.hexdigest()
+    if not counted.rows and len(plan.problems) == known:
+        plan.add_problem(UserError(f"{options.name}: {wanted.files[0]} has no valid rows. Correct `{options.name}`."))
     return counted
 
 

@@ -69,7 +69,10 @@ def add_encoding(
     weights = sum(one.numel() * one.element_size() for one in encoder.encoder.parameters())
     chunks = _CHUNKS * encoder.chunk_size * encoder.dim * 4
     ids = _BYTES_PER_ROW * max(left.values(), default=0)
-    plan.add_memory(weights + min(chunks, 4 * encoder.dim * rows) + ids, "weights, chunks and ids of a process, besides torch itself")
+    plan.add_memory(
+        weights + min(chunks, 4 * encoder.dim * rows) + ids,
+        "weights, chunks and ids of a process, besides torch itself",
+    )
     if rows and sample:
         speed = rows_per_second(encoder, sample)
         where = f"{device.type}, precision {encoder.precision}"

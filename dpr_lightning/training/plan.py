@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dpr_lightning.files import size_text
+from dpr_lightning.files import matching, size_text
 from dpr_lightning.plan import Plan
 from dpr_lightning.run_dir import RunDir
 from dpr_lightning.training.space import Length, TrainingSpace, check_training_space
@@ -23,22 +23,27 @@ def processes(trainer: Mapping[str, Any]) -> int:
 
 def add_steps(plan: Plan, length: Length, *, rows: int, batches: int, devices: int) -> None:
     """Add questions and steps to a plan."""
-    plan.add(
-        "epoch", f"{rows:,} questions, {batches:,} batches on each of {devices} devices: {length.per_epoch:,} steps"
-    )
+    per_device = f"{batches:,} batches per device (devices: {devices})"
+    plan.add("epoch", f"{rows:,} questions, {per_device}, {length.per_epoch:,} steps")
     known = length.steps < math.inf
     unknown = "without limit: neither trainer.max_epochs nor trainer.max_steps"
     plan.add("steps", f"{length.steps:,} in {length.epochs:,} epochs" if known else unknown)
 
 
-def add_space(plan: Plan, run: RunDir, module: Any, space: TrainingSpace, *, every_n_steps: int) -> None:
-    """Add model, checkpoints, disk and memory to a plan."""
+def add_space(
+    plan: Plan, run: RunDir, module: Any, space: TrainingSpace, *, every_n_steps: int, overwrite: bool = False
+) -> None:
+    """Add model, checkpoints, disk and memory to a plan, and the checkpoint from which the training continues."""
     parameters = list(module.parameters())
     trained = sum(one.numel() for one in parameters if one.requires_grad)
     plan.add("model", f"{sum(one.numel() for one in parameters):,} parameters, {trained:,} of them trained")
     size = size_text(space.checkpoint)
     plan.add("checkpoints", f"every {every_n_steps:,} steps and epoch, {space.kept} of {size} at most at a time")
+    if not overwrite and (newest := matching(run.checkpoints, "step-*.ckpt")[-1:]):
+        plan.add("resume", f"the training continues from {newest[0]}")
     plan.add_disk(run.checkpoints, space.needed)
     with plan.collected():
         check_training_space(space, run)
-    plan.add_memory(space.model + _BYTES_PER_PARAMETER * trained, "weights, gradients and optimizer, besides activations")
+    plan.add_memory(
+        space.model + _BYTES_PER_PARAMETER * trained, "weights, gradients and optimizer, besides activations"
+    )

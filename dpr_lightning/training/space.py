@@ -30,7 +30,7 @@ def count_steps(trainer: Mapping[str, Any], batches: int) -> Length:
     """
     limit, per_step = trainer["limit_train_batches"], trainer["accumulate_grad_batches"]
     used = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-    per_epoch = max(1, math.ceil(used / per_step))
+    per_epoch = max(1, math.ceil(used / max(1, per_step)))
     epochs, most = trainer["max_epochs"], trainer["max_steps"]
     by_epochs = per_epoch * epochs if epochs is not None and epochs >= 0 else math.inf
     steps = min(by_epochs, most if most >= 0 else math.inf)
@@ -96,7 +96,10 @@ def check_training_space(space: TrainingSpace, run: RunDir, *, free: int | None 
         run: The run folder.
         free: The free bytes; None asks the file system.
     """
-    what, remedy = f"a training with {space.kept} checkpoints at a time", "lower `keep_last`, or choose another run_dir"
+    what, remedy = (
+        f"a training with {space.kept:,} checkpoints at a time",
+        "lower `keep_last`, or choose another run_dir",
+    )
     check_free_space(run.checkpoints, space.needed, what=what, remedy=remedy, free=free)
 
 

@@ -78,7 +78,8 @@ def test_other_content_under_the_same_path_is_refused(command, settings, refused
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert refused(*own_inputs).startswith("model.name_or_path: has other content (fingerprint ")
     shutil.move(tmp_path / "model", run / "model")
-    assert "the finished training in" in refused(*own_inputs)
+    assert refused(*own_inputs).startswith(f"{run}/model is finished already.")
+    assert "the finished training in" in refused(*own_inputs, "skip_finished=true"), "is not skipped"
     shutil.rmtree(run / "model")
     forget_fingerprints(run)
     code, out, err = command("train", *options)
