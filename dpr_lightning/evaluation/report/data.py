@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpr_lightning.evaluation.accuracy import FirstHits
 from dpr_lightning.evaluation.output import read_contexts, read_metrics, read_questions
@@ -61,7 +62,7 @@ class Evaluated:
     metrics: Mapping[str, Any]
     questions: Sequence[Mapping[str, Any]]
     first_hits: FirstHits
-    top_scores: np.ndarray[Any, np.dtype[np.float64]]
+    top_scores: NDArray[np.float64]
     rankings: Sequence[Sequence[Ranked]]
 
     @property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpr_lightning.charts import Bars, Lines
 from dpr_lightning.evaluation.accuracy import FirstHits
@@ -103,7 +104,7 @@ def _length_panel(lengths: Sequence[int], what: str) -> Lines:
     values = np.array(lengths, float)
     last = max(int(np.quantile(values, _MOST_WORDS)), 2)
     edges = np.arange(0.5, last + 1, max(1, round(last / 40)))
-    return Lines({what: _steps(values, edges)}, x="words", y=what, is_filled=True)
+    return Lines({what: _steps(values, edges)}, x="words", y=what, is_filled=True, is_whole=True)
 
 
 def _length_caption(lengths: Sequence[int]) -> str:
@@ -111,7 +112,7 @@ def _length_caption(lengths: Sequence[int]) -> str:
     return f"In words, not tokens: median {median:.0f}, 95 % have at most {many:.0f}, the longest {longest:,}."
 
 
-def _steps(values: Iterable[float], edges: np.ndarray) -> tuple[list[float], list[float]]:
+def _steps(values: NDArray[np.float64], edges: NDArray[np.float64]) -> tuple[list[float], list[float]]:
     """Return the middle of each bin, and the number of values in it."""
     counts, _ = np.histogram(values, edges)
     return ((edges[:-1] + edges[1:]) / 2).tolist(), counts.tolist()
