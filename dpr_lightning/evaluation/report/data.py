@@ -71,6 +71,11 @@ class Evaluated:
         return not self.metrics.get("without_answers")
 
     @property
+    def model_is_known(self) -> bool:
+        """Whether the ranking is known to be of a model, as dense search makes it."""
+        return bool(self.metrics.get("model_fingerprint"))
+
+    @property
     def run(self) -> RunDir | None:
         """The run folder that the evaluation is in."""
         run = RunDir(self.folder.parent.parent)
