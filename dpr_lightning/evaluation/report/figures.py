@@ -61,8 +61,9 @@ def figures(names: Sequence[str], evaluations: Sequence[Evaluated], passages: Pa
     count = Counter(next((one.run.model for one in evaluations if one.model_is_known and one.run), None))
     yield _length_figure("questions", count.questions([row.get("question", "") for row in first.questions]))
     if len(passages):
-        of = f" Of the {len(passages):,} passages in this report, title included."
-        yield _length_figure("passages", count.passages([text for _, text in passages]), of)
+        lengths = count.passages([text for _, text in passages])
+        of = f" Of {len(lengths.values):,} passages in this report, title included."
+        yield _length_figure("passages", lengths, of)
     yield from _training(names, evaluations)
 
 
@@ -103,7 +104,8 @@ def _score_panel(one: Evaluated) -> Lines | None:
 def _length_figure(what: str, lengths: Lengths, of: str = "") -> Figure:
     values, unit = np.array(lengths.values, float), lengths.unit
     last = max(int(np.quantile(values, _SHOWN_LENGTHS)), 2)
-    edges = np.arange(0.5, last + 1, max(1, round(last / 40)))
+    width = max(1, round(last / 40))
+    edges = np.arange(0.5, last + width + 0.5, width)
     panel = Lines({what: _steps(values, edges)}, x=unit, y=what, is_filled=True, is_whole=True)
     median, many = np.quantile(values, [0.5, 0.95])
     caption = f"In {unit}: median {median:.0f}, 95 % have at most {many:.0f}, the longest {max(lengths.values):,}."
@@ -116,9 +118,10 @@ def _length_figure(what: str, lengths: Lengths, of: str = "") -> Figure:
 
 
 def _steps(values: NDArray[np.float64], edges: NDArray[np.float64]) -> tuple[list[float], list[float]]:
-    """Return the middle of each bin, and the number of values in it."""
+    """Return the middle of each bin, and the number of values in it, with an empty bin at either end."""
     counts, _ = np.histogram(values, edges)
-    return ((edges[:-1] + edges[1:]) / 2).tolist(), counts.tolist()
+    middles, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
+    return [middles[0] - width, *middles.tolist(), middles[-1] + width], [0, *counts.tolist(), 0]
 
 
 def _deepest(one: Evaluated) -> int:
