@@ -38,6 +38,7 @@ class Lines:
         is_log: Whether the x-axis is logarithmic.
         limits: Least and greatest y; None to fit the values.
         is_filled: Whether the lines are steps with the area below them filled, as in a histogram.
+        is_whole: Whether x has whole numbers only, and so has its axis.
     """
 
     lines: Mapping[str, tuple[Numbers, Numbers]]
@@ -46,6 +47,7 @@ class Lines:
     is_log: bool = False
     limits: tuple[float, float] | None = None
     is_filled: bool = False
+    is_whole: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -72,6 +74,9 @@ class Lines:
             axes.set_ylim(*self.limits)
         elif self.is_filled:
             axes.set_ylim(bottom=0)
+            axes.yaxis.get_major_locator().set_params(integer=True)
+        if self.is_whole:
+            axes.xaxis.get_major_locator().set_params(integer=True)
         return handles
 
 
@@ -105,6 +110,7 @@ class Bars:
             handles.append(axes.bar(left, heights, width * 0.92, color=COLORS[i % len(COLORS)]))
         axes.set_xticks(range(len(self.labels)), self.labels)
         axes.set_xlim(-0.6, len(self.labels) - 0.4)
+        axes.yaxis.get_major_locator().set_params(integer=True)
         return handles
 
 

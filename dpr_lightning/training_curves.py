@@ -45,10 +45,11 @@ def training_panels(file: Path) -> list[Lines]:
     shares = {name: curve for name, curve in curves.items() if all(0 <= value <= 1 for value in curve[1])}
     others = [{name: curve} for name, curve in curves.items() if name not in shares]
     label = f"{_LOSS}, mean of {per_point:,} logged steps" if per_point > 1 else _LOSS
-    panels = [Lines({_LOSS: loss}, x="step", y=label)] if loss else []
+    panels = [Lines({_LOSS: loss}, x="step", y=label, is_whole=True)] if loss else []
     for group in [shares, *others] if shares else others:
         lines = {name: _thinned(curve)[0] for name, curve in group.items()}
-        panels.append(Lines(lines, x="step", y=next(iter(lines)) if len(lines) == 1 else "validation"))
+        name = next(iter(lines)) if len(lines) == 1 else "validation"
+        panels.append(Lines(lines, x="step", y=name, is_whole=True))
     return panels
 
 

@@ -61,6 +61,11 @@ def test_every_config_file_is_in_the_wheel(installed):
     assert (shipped.parent / "serving" / "page.html").is_file()
 
 
+def test_the_template_of_the_report_is_in_the_wheel(installed):
+    (folder,) = installed.parent.glob("lib/python*/site-packages/dpr_lightning/evaluation/report")
+    assert {"report.html.j2", "report.css", "report.js"} <= {path.name for path in folder.iterdir()}
+
+
 def test_a_users_own_experiment_comes_from_config_dir(installed, tmp_path):
     own, empty = tmp_path / "own", tmp_path / "empty"
     (own / "experiment").mkdir(parents=True)

@@ -12,6 +12,7 @@ from support.evaluations import write_evaluation
 from dpr_lightning.errors import MissingExtraError, UserError
 from dpr_lightning.evaluation.comparison import compare
 from dpr_lightning.evaluation.output import read_metrics
+from dpr_lightning.evaluation.report.lengths import Counter
 from dpr_lightning.evaluation.report.page import write_report
 
 EVIL = "</script><img src=x onerror=alert(1)><!--<script>"
@@ -179,6 +180,35 @@ def test_provenance_and_training_curves_come_from_the_run_folder(evaluations, tm
     write_report(tmp_path / "r.html", {"x": folder}, published={"Paper": {20: 0.784}})
     texts = " ".join(Page(tmp_path / "r.html").texts)
     assert "Training: train/loss" in texts and "Training: val/mrr" in texts and "Paper" not in texts
+
+
+def test_lengths_are_the_models_own_tokens(finished_run, world):
+    from transformers import AutoTokenizer
+
+    file = finished_run / "evaluation" / "test" / "report.html"
+    texts = " ".join(Page(file).texts)
+    tokenizer = AutoTokenizer.from_pretrained(finished_run / "model")
+    rows = [json.loads(line) for line in (world / "corpus.jsonl").read_text().splitlines()]
+    longest = max(len(tokenizer(f"{row['title']} {row['text']}")["input_ids"]) for row in rows)
+    assert re.search(rf"In tokens: .* the longest {longest}. The model reads 156, special tokens included; 0.0%", texts)
+    assert "The model reads 32, special" in texts
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit", "lengths"),
+    [
+        ({"passage_max_length": 5}, 5, [6, 4]),
+        ({"passage_max_length": 5, "separator": "pair"}, 5, [7, 4]),
+        ({"passage_prompt": "a b ", "separator": " "}, None, [8, 6]),
+    ],
+)
+def test_tokens_count_prompts_separators_and_special_tokens(tmp_path, tiny_model, settings, limit, lengths):
+    (tmp_path / "dpr_lightning.json").write_text(json.dumps(settings))
+    (tmp_path / "tokenizer.json").write_bytes((tiny_model / "tokenizer.json").read_bytes())
+    texts = ["bap\nbap bar bas", "\nbap bar"]
+    assert Counter(tmp_path).passages(texts) == (lengths, "tokens", limit)
+    (tmp_path / "tokenizer.json").write_text("{")
+    assert Counter(tmp_path).passages(texts) == Counter(None).passages(texts) == ([4, 2], "words", None)
 
 
 def test_a_damaged_evaluation_is_named(evaluations, tmp_path):

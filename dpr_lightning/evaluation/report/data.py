@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpr_lightning.evaluation.accuracy import FirstHits
 from dpr_lightning.evaluation.output import read_contexts, read_metrics, read_questions
@@ -61,13 +62,18 @@ class Evaluated:
     metrics: Mapping[str, Any]
     questions: Sequence[Mapping[str, Any]]
     first_hits: FirstHits
-    top_scores: np.ndarray[Any, np.dtype[np.float64]]
+    top_scores: NDArray[np.float64]
     rankings: Sequence[Sequence[Ranked]]
 
     @property
     def has_answers(self) -> bool:
         """Whether answers decide what is a hit."""
         return not self.metrics.get("without_answers")
+
+    @property
+    def model_is_known(self) -> bool:
+        """Whether the ranking is known to be of a model, as dense search makes it."""
+        return bool(self.metrics.get("model_fingerprint"))
 
     @property
     def run(self) -> RunDir | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpr_lightning.charts import Bars, Lines
 from dpr_lightning.evaluation.accuracy import FirstHits
 from dpr_lightning.evaluation.report.data import Evaluated, Passages
+from dpr_lightning.evaluation.report.lengths import Counter, Lengths
 from dpr_lightning.training_curves import METRICS_CSV, training_panels
 
 _RANKS = (1, 2, 5, 10, 20, 50, 100, 1000)  # last ranks of the bars of first hits
 _BINS = 30
-_MOST_WORDS = 0.995  # share of the texts that a histogram of lengths shows
+_SHOWN_LENGTHS = 0.995  # share of the texts that a histogram of lengths shows
 
 
 class Figure(NamedTuple):
@@ -56,12 +58,12 @@ def figures(names: Sequence[str], evaluations: Sequence[Evaluated], passages: Pa
         if panel := _score_panel(one):
             of = f" of {name}" if len(names) > 1 else ""
             yield Figure(f"Score at rank 1{of}", panel, "Of questions whose first passage is a hit or a miss.")
-    questions = [len(row.get("question", "").split()) for row in first.questions]
-    yield Figure("Length of the questions", _length_panel(questions, "questions"), _length_caption(questions))
+    count = Counter(next((one.run.model for one in evaluations if one.model_is_known and one.run), None))
+    yield _length_figure("questions", count.questions([row.get("question", "") for row in first.questions]))
     if len(passages):
-        lengths = [len(text.split()) for _, text in passages]
-        caption = f"{_length_caption(lengths)} Of the {len(lengths):,} passages in this report, title included."
-        yield Figure("Length of the passages", _length_panel(lengths, "passages"), caption)
+        lengths = count.passages([text for _, text in passages])
+        of = f" Of {len(lengths.values):,} passages in this report, title included."
+        yield _length_figure("passages", lengths, of)
     yield from _training(names, evaluations)
 
 
@@ -69,7 +71,7 @@ def _training(names: Sequence[str], evaluations: Sequence[Evaluated]) -> Iterato
     """Yield the curves of the trainings whose models were evaluated, once for each run folder."""
     seen = set()
     for name, one in zip(names, evaluations, strict=True):
-        if one.run is None or not one.metrics.get("model_fingerprint") or one.run in seen:
+        if one.run is None or not one.model_is_known or one.run in seen:
             continue
         seen.add(one.run)
         if (file := one.run.train / METRICS_CSV).is_file():
@@ -99,22 +101,27 @@ def _score_panel(one: Evaluated) -> Lines | None:
     return Lines(lines, x="score", y="questions", is_filled=True)
 
 
-def _length_panel(lengths: Sequence[int], what: str) -> Lines:
-    values = np.array(lengths, float)
-    last = max(int(np.quantile(values, _MOST_WORDS)), 2)
-    edges = np.arange(0.5, last + 1, max(1, round(last / 40)))
-    return Lines({what: _steps(values, edges)}, x="words", y=what, is_filled=True)
+def _length_figure(what: str, lengths: Lengths, of: str = "") -> Figure:
+    values, unit = np.array(lengths.values, float), lengths.unit
+    last = max(int(np.quantile(values, _SHOWN_LENGTHS)), 2)
+    width = max(1, round(last / 40))
+    edges = np.arange(0.5, last + width + 0.5, width)
+    panel = Lines({what: _steps(values, edges)}, x=unit, y=what, is_filled=True, is_whole=True)
+    median, many = np.quantile(values, [0.5, 0.95])
+    caption = f"In {unit}: median {median:.0f}, 95 % have at most {many:.0f}, the longest {max(lengths.values):,}."
+    if lengths.limit is not None:
+        cut = (values > lengths.limit).mean()
+        caption += (
+            f" The model reads {lengths.limit:,}, special tokens included; {cut:.1%} are longer and cut off there."
+        )
+    return Figure(f"Length of the {what}", panel, caption + of)
 
 
-def _length_caption(lengths: Sequence[int]) -> str:
-    median, many, longest = np.quantile(lengths, 0.5), np.quantile(lengths, 0.95), max(lengths)
-    return f"In words, not tokens: median {median:.0f}, 95 % have at most {many:.0f}, the longest {longest:,}."
-
-
-def _steps(values: Iterable[float], edges: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return the middle of each bin, and the number of values in it."""
+def _steps(values: NDArray[np.float64], edges: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    """Return the middle of each bin, and the number of values in it, with an empty bin at either end."""
     counts, _ = np.histogram(values, edges)
-    return ((edges[:-1] + edges[1:]) / 2).tolist(), counts.tolist()
+    middles, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
+    return [middles[0] - width, *middles.tolist(), middles[-1] + width], [0, *counts.tolist(), 0]
 
 
 def _deepest(one: Evaluated) -> int:

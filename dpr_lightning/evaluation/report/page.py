@@ -127,7 +127,8 @@ def _sentence(note: str) -> str:
 
 def _facts(name: str, one: Evaluated) -> dict[str, Any]:
     """Return what identifies an evaluation, and how it was made as far as its files tell."""
-    facts = {label: one.metrics[key] for key, label in _FACTS.items() if one.metrics.get(key) is not None}
+    known = {label: one.metrics[key] for key, label in _FACTS.items() if one.metrics.get(key) not in (None, "")}
+    facts = {label: ("no", "yes")[value] if isinstance(value, bool) else value for label, value in known.items()}
     return {"name": name, "folder": str(one.folder), "facts": facts, "provenance": _provenance(one)}
 
 
