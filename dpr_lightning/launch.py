@@ -9,25 +9,24 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dpr_lightning.arguments import Arguments, check_type, check_types
 from dpr_lightning.call_record import command_text, forgotten_if_refused, recorded_end, write_call_record
-from dpr_lightning.command_line import decoded_split, hydra_words, quoted, typed_word, with_name
+from dpr_lightning.command_line import hydra_words, quoted, typed_word, with_name
 from dpr_lightning.composition import help_text
+from dpr_lightning.config import Config
 from dpr_lightning.config_folders import config_dir_option, config_folder
-from dpr_lightning.errors import FinishedError, UserError, error_line, report_user_errors
+from dpr_lightning.errors import FinishedError, error_line, report_user_errors
 from dpr_lightning.guidance import error_message, next_command
 from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir, folder_name
@@ -36,85 +35,7 @@ from dpr_lightning.submitted import failures_in_one_line, passed_to_launching_co
 from dpr_lightning.training_config import recall_settings
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_KEY_TYPES: dict[str, Any] = {  # keys that no constructor checks before they matter
-    **dict.fromkeys(("name", "run_dir", "split"), str),
-    **dict.fromkeys(("model_dir", "run_file", "against"), str | None),
-    **dict.fromkeys(("overwrite", "skip_finished", "plan"), bool),
-    "seed": int,
-}
-_GROUPS = (
-    *("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger"),
-    *("encode", "ann", "bm25", "hybrid", "evaluate", "grad_cache", "checkpoint", "early_stopping"),
-)
 _log = logging.getLogger(__name__)
-
-
-class Config(Arguments):
-    """A composed config: calls functions and makes objects with its values."""
-
-    objective: float | None = None  # the value that a sweeper optimizes
-
-    def __init__(self, values: Mapping[str, Any], composed: DictConfig | None = None) -> None:
-        """Take the composed config; its values are plain objects after `resolve`."""
-        super().__init__(values)
-        self._composed = composed
-
-    def resolve(self, **changes: str) -> None:
-        """Replace values of the top level, and resolve those that refer to others."""
-        assert self._composed is not None
-        for key, value in changes.items():
-            self._composed[key] = value
-        values: Any = OmegaConf.to_container(self._composed, resolve=True)
-        for name in ("queries", "qrels"):
-            files = values["data"].get(name) if isinstance(values.get("data"), dict) else None
-            if isinstance(files, dict):
-                values["data"][name] = {decoded_split(split): file for split, file in files.items()}
-        self.values = values
-
-    def __getitem__(self, key: str) -> Any:
-        """Return the value under a dotted key."""
-        return self.select(key)
-
-    @property
-    def skips_finished(self) -> bool:
-        """Whether an output that is finished already is skipped: in a sweep, or where a script calls all stages."""
-        return bool(self["skip_finished"]) or HydraConfig.get().mode == RunMode.MULTIRUN
-
-    def described(self, keys: Iterable[str]) -> str:
-        """Return settings as a user would type them, those that are not set left out."""
-        values = {key: self[key] for key in keys if self[key] is not None}
-        return " ".join(
-            f"{key}={str(value).lower() if value in (True, False) else value}" for key, value in values.items()
-        )
-
-    def instantiate(self, key: str, *, omit: Collection[str] = (), **given: Any) -> Any:
-        """Make the object that a group with `_target_` describes; with `_partial_`, a function that makes it.
-
-        Args:
-            key: The group.
-            omit: Keys of the group that are not arguments of the target.
-            given: Arguments that override or extend those of the config.
-
-        Raises:
-            UserError: An argument that the target refuses, now or when the function is called; the message names `key`.
-        """
-        if not isinstance(group := self.select(key), Mapping) or not isinstance(group.get("_target_"), str):
-            raise UserError(f"{key}: {group!r} is not a group of keys with a `_target_`. Choose an option of {key}.")
-        configured = {name: value for name, value in group.items() if name not in omit}
-        values = {**configured, **given}
-        keys = {name: f"{key}.{name}" for name in values}
-        self.keys = {**keys, **self.keys}
-        with config_errors(key), self.named(keys):
-            check_types(values, get_object(values["_target_"]), key)
-            instance = instantiate(configured, **given, _convert_="all")
-        if not values.get("_partial_"):
-            return instance
-
-        def instantiate_now(*args: Any, **kwargs: Any) -> Any:
-            with config_errors(key), self.named(keys):
-                return instance(*args, **kwargs)
-
-        return instantiate_now
 
 
 def command(
@@ -160,7 +81,7 @@ def _command(
             config.resolve()
             recalled = _recall(task.__name__, config)
             _record_call(config)
-            _check_keys(config)
+            config.check_keys()
             if recalled:
                 _log.info(recalled)
             if config["plan"]:
@@ -310,30 +231,6 @@ def training_run(config: Config) -> RunDir:
         config.resolve(run_dir=str(folder))
         _record_call(config, f"run_dir={folder}")
     return RunDir(folder)
-
-
-def _check_keys(config: Config) -> None:
-    for group in _GROUPS:
-        if not isinstance(config[group], dict):
-            raise UserError(
-                f"{group}: {config[group]!r} is not a group of keys. Set single keys of it, as {group}.KEY=…"
-            )
-    for key, hint in _KEY_TYPES.items():
-        check_type(config[key], hint, key)
-    if config["shard"] != "all":
-        check_type(config["shard"], int | None, "shard")
-
-
-@contextlib.contextmanager
-def config_errors(key: str) -> Iterator[None]:
-    """Turn what a function raises at a wrong argument into a UserError that names the config key."""
-    try:
-        yield
-    except (InstantiationException, TypeError, ValueError, ImportError) as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        if isinstance(cause, UserError) or not isinstance(cause, TypeError | ValueError | OSError | ImportError):
-            raise cause from cause.__cause__
-        raise UserError(f"{key}: {str(cause).rstrip('.')}. Correct {key}.") from error
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpr_lightning.config import Config
 from dpr_lightning.data.readers import find_files
 from dpr_lightning.errors import UserError
-from dpr_lightning.launch import Config, command, explicit_keys, this_command
+from dpr_lightning.launch import command, explicit_keys, this_command
 from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir
 

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpr_lightning.config import Config
 from dpr_lightning.data.readers import find_files
 from dpr_lightning.errors import MissingExtraError
 from dpr_lightning.guidance import command_line
-from dpr_lightning.launch import Config, command, this_call
+from dpr_lightning.launch import command, this_call
 from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from dpr_lightning.config import Config
 from dpr_lightning.data.readers import find_files
-from dpr_lightning.launch import Config, command, explicit_keys
+from dpr_lightning.launch import command, explicit_keys
 from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from dpr_lightning.launch import Config, command
+from dpr_lightning.config import Config
+from dpr_lightning.launch import command
 from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir
 

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpr_lightning.config import Config
 from dpr_lightning.data.readers import find_files
-from dpr_lightning.launch import Config, command
+from dpr_lightning.launch import command
 from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import TEXT_METHODS, RunDir
 

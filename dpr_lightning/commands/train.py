@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpr_lightning.config import Config, config_errors
 from dpr_lightning.data.readers import find_files
 from dpr_lightning.errors import FinishedError
-from dpr_lightning.launch import Config, command, config_errors, explicit_keys, training_run
+from dpr_lightning.launch import command, explicit_keys, training_run
 from dpr_lightning.plan import Check, Plan
 from dpr_lightning.run_dir import RunDir
 from dpr_lightning.training_config import check_finished_training, check_training_config, save_training_config

@@ -20,9 +20,9 @@ def first_mistake(command, values, overrides):
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import read_write
 
+    from dpr_lightning.config import Config
     from dpr_lightning.errors import UserError, error_line
     from dpr_lightning.guidance import error_message
-    from dpr_lightning.launch import Config
 
     config = Config(copy.deepcopy(values))
     for word in overrides:
