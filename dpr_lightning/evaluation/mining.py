@@ -162,7 +162,8 @@ def _mined_row(
         limit = math.inf if filters.margin == Margin() else -math.inf
         counts.without_positive += limit < 0
     admissible = _admissible(row, candidates, filters, counts)
-    negatives, scores = [], []
+    negatives: list[Passage] = []
+    scores: list[float] = []
     while batch := list(islice(admissible, filters.negatives - len(negatives))):
         for passage, value in zip(batch, score(batch), strict=True):
             if value > limit:
