@@ -38,6 +38,7 @@ def checks(config: Config) -> Iterator[Check]:
         config.call(check_model, "model", settings=settings, explicit=explicit_keys("model"))
 
     def validation() -> None:
+        config.keys["dev"] = "data.dev"
         stopping = {name: f"early_stopping.{name}" for name in ("patience", "monitor", "mode")}
         config.call(check_validation, "checkpoint", keys=stopping, validates=bool(config["data.dev"]))
 
