@@ -45,7 +45,7 @@ class Passages:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class ReportedEvaluation:
     """One evaluation.
 
     Attributes:
@@ -82,7 +82,7 @@ class Evaluated:
         return run if run.evaluations == self.folder.parent else None
 
 
-def read_evaluations(folders: Sequence[Path]) -> tuple[list[Evaluated], Passages]:
+def read_evaluations(folders: Sequence[Path]) -> tuple[list[ReportedEvaluation], Passages]:
     """Return evaluations of the same questions, all in the order of the first one, and the passages that they show.
 
     Each question has its first 20 passages, fewer if all runs have very many questions, and besides these its first hit
@@ -105,7 +105,9 @@ def read_evaluations(folders: Sequence[Path]) -> tuple[list[Evaluated], Passages
         ]
         read.sort(key=lambda one: order[one[0]["qid"]])
         rows, first_hits, top_scores, rankings = zip(*read, strict=True)
-        evaluated.append(Evaluated(folder, metrics, rows, np.array(first_hits), np.array(top_scores), rankings))
+        evaluated.append(
+            ReportedEvaluation(folder, metrics, rows, np.array(first_hits), np.array(top_scores), rankings)
+        )
     return evaluated, passages
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dpr_lightning.charts import Bars, Lines
 from dpr_lightning.evaluation.accuracy import FirstHits
-from dpr_lightning.evaluation.report.data import Evaluated, Passages
+from dpr_lightning.evaluation.report.data import ReportedEvaluation, Passages
 from dpr_lightning.evaluation.report.lengths import Counter, Lengths
 from dpr_lightning.training_curves import METRICS_CSV, training_panels
 
@@ -27,7 +27,7 @@ class Figure(NamedTuple):
     caption: str = ""
 
 
-def describe_hit(evaluation: Evaluated) -> str:
+def describe_hit(evaluation: ReportedEvaluation) -> str:
     """Return what a passage that counts as a hit is or does, as in "a passage that …"."""
     return "contains an answer" if evaluation.has_answers else "is judged relevant"
 
@@ -42,7 +42,7 @@ def accuracy_curves(hits: Mapping[str, FirstHits], most: int, measure: str = "ac
     return Lines(lines, x="k", y=f"{measure}@k", is_log=True, limits=(max(0.0, least - 0.05) // 0.1 / 10, 1.0))
 
 
-def figures(names: Sequence[str], evaluations: Sequence[Evaluated], passages: Passages) -> Iterator[Figure]:
+def figures(names: Sequence[str], evaluations: Sequence[ReportedEvaluation], passages: Passages) -> Iterator[Figure]:
     """Yield the charts that the evaluations have data for."""
     first = evaluations[0]
     hits = {name: one.first_hits for name, one in zip(names, evaluations, strict=True)}
@@ -67,7 +67,7 @@ def figures(names: Sequence[str], evaluations: Sequence[Evaluated], passages: Pa
     yield from _training(names, evaluations)
 
 
-def _training(names: Sequence[str], evaluations: Sequence[Evaluated]) -> Iterator[Figure]:
+def _training(names: Sequence[str], evaluations: Sequence[ReportedEvaluation]) -> Iterator[Figure]:
     """Yield the curves of the trainings whose models were evaluated, once for each run folder."""
     seen = set()
     for name, one in zip(names, evaluations, strict=True):
@@ -91,7 +91,7 @@ def _rank_bars(hits: Mapping[str, FirstHits], most: int) -> Bars:
     return Bars([*labels, "none"], bars, x="rank", y="questions")
 
 
-def _score_panel(one: Evaluated) -> Lines | None:
+def _score_panel(one: ReportedEvaluation) -> Lines | None:
     scored = np.isfinite(one.top_scores)
     if not scored.any():
         return None
@@ -124,5 +124,5 @@ def _steps(values: NDArray[np.float64], edges: NDArray[np.float64]) -> tuple[lis
     return [middles[0] - width, *middles.tolist(), middles[-1] + width], [0, *counts.tolist(), 0]
 
 
-def _deepest(one: Evaluated) -> int:
+def _deepest(one: ReportedEvaluation) -> int:
     return max((ranked.rank for ranking in one.rankings for ranked in ranking), default=1)

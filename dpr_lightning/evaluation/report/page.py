@@ -12,7 +12,7 @@ from typing import Any
 from dpr_lightning.charts import COLORS, draw, extra_needed, for_page
 from dpr_lightning.evaluation import comparison_table, table
 from dpr_lightning.evaluation.comparison import compare
-from dpr_lightning.evaluation.report.data import Evaluated, read_evaluations
+from dpr_lightning.evaluation.report.data import ReportedEvaluation, read_evaluations
 from dpr_lightning.evaluation.report.figures import describe_hit, figures
 from dpr_lightning.evaluation.report.snippets import browser_data, script_json
 from dpr_lightning.files import atomic_write
@@ -112,7 +112,7 @@ def _cell(system: Mapping[str, Any], kind: str, figure: str) -> dict[str, str]:
     return cell
 
 
-def _notes(result: Mapping[str, Any], names: Sequence[str], evaluations: Sequence[Evaluated]) -> Iterator[str]:
+def _notes(result: Mapping[str, Any], names: Sequence[str], evaluations: Sequence[ReportedEvaluation]) -> Iterator[str]:
     """Yield the sentences below the tables."""
     yield "Brackets: bootstrap 95 % intervals."
     yield from (_sentence(note) for note in comparison_table.notes(result))
@@ -125,14 +125,14 @@ def _sentence(note: str) -> str:
     return f"{note[0].upper()}{note[1:]}."
 
 
-def _facts(name: str, one: Evaluated) -> dict[str, Any]:
+def _facts(name: str, one: ReportedEvaluation) -> dict[str, Any]:
     """Return what identifies an evaluation, and how it was made as far as its files tell."""
     known = {label: one.metrics[key] for key, label in _FACTS.items() if one.metrics.get(key) not in (None, "")}
     facts = {label: ("no", "yes")[value] if isinstance(value, bool) else value for label, value in known.items()}
     return {"name": name, "folder": str(one.folder), "facts": facts, "provenance": _provenance(one)}
 
 
-def _provenance(one: Evaluated) -> str:
+def _provenance(one: ReportedEvaluation) -> str:
     """Return the provenance as indented JSON; an empty string if there is none."""
     value = one.metrics.get("provenance")
     if not value and one.run and (file := one.run.path / "provenance.json").is_file():

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpr_lightning.evaluation.answers import answer_spans
-from dpr_lightning.evaluation.report.data import Evaluated, Passages, Ranked
+from dpr_lightning.evaluation.report.data import ReportedEvaluation, Passages, Ranked
 
 _TEXT_BUDGET = 8_500_000  # bytes of all passage texts
 _SHORTEST, _LONGEST = 80, 4000  # characters of a passage
@@ -16,7 +16,7 @@ _CUT = "…"
 Spans = list[int]  # start, end, start, end, …
 
 
-def browser_data(names: Sequence[str], evaluations: Sequence[Evaluated], passages: Passages) -> dict[str, Any]:
+def browser_data(names: Sequence[str], evaluations: Sequence[ReportedEvaluation], passages: Passages) -> dict[str, Any]:
     """Return what the browser of the questions reads.
 
     `questions` has a list `[qid, question, answers, relevant]` per question, where `relevant` maps docids to their rank
