@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dpr_lightning.charts import Bars, Lines
 from dpr_lightning.evaluation.accuracy import FirstHits
-from dpr_lightning.evaluation.report.data import ReportedEvaluation, Passages
+from dpr_lightning.evaluation.report.data import Passages, ReportedEvaluation
 from dpr_lightning.evaluation.report.lengths import Counter, Lengths
 from dpr_lightning.training_curves import METRICS_CSV, training_panels
 

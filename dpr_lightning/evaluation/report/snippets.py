@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpr_lightning.evaluation.answers import answer_spans
-from dpr_lightning.evaluation.report.data import ReportedEvaluation, Passages, Ranked
+from dpr_lightning.evaluation.report.data import Passages, Ranked, ReportedEvaluation
 
 _TEXT_BUDGET = 8_500_000  # bytes of all passage texts
 _SHORTEST, _LONGEST = 80, 4000  # characters of a passage
