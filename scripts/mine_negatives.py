@@ -78,9 +78,7 @@ def _filters(args: argparse.Namespace) -> Filters:
     check_positive(args.negatives, "--negatives")
     ranks = re.fullmatch(r"(\d+):(\d+)", args.ranks or f"1:{args.depth}")
     if not ranks or not 1 <= int(ranks[1]) <= int(ranks[2]):
-        raise UserError(
-            f"--ranks: {args.ranks} is not FIRST:LAST, two ranks from 1 on. Give for example --ranks 10:100."
-        )
+        raise UserError(f"--ranks: {args.ranks} is not FIRST:LAST, two ranks from 1 on. Correct it, as in 10:100.")
     filters = Filters(
         ranks=(int(ranks[1]), int(ranks[2])),
         negatives=args.negatives,

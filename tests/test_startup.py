@@ -23,7 +23,7 @@ def large_imports(*words, folder):
     ("words", "expected"),
     [
         (["search.py"], {"faiss"}),
-        (["evaluate.py"], {"datasets"}),
+        (["evaluate.py"], {"datasets", "matplotlib"}),
         (["encode.py", "side=query"], {"torch", "transformers", "datasets"}),
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from support.metrics import logged_rows
-from support.trainings import TWO_PROCESSES, assert_same, finish, overridden, start
+from support.trainings import TWO_PROCESSES, assert_same, overridden, start
 from support.world import ROOT
 
 needs_slurm = [
@@ -73,7 +73,7 @@ def test_a_job_that_slurm_signals_is_queued_again_and_ends_with_the_same_bits(se
     log = (tmp_path / "job.log").read_text()
     assert (state, job_info(job, "Restarts")) == ("COMPLETED", "1"), log
     assert "stopped by SIGUSR1; the same command continues from step" in log and "resumed from" in log
-    finish(start(settings, tmp_path / "undisturbed", *LONG, *pair))
+    start(settings, tmp_path / "undisturbed", *LONG, *pair).finish()
     assert_same(run, tmp_path / "undisturbed")
 
 
@@ -89,9 +89,9 @@ def test_a_sweep_s_job_that_is_preempted_continues(settings, tmp_path):
     wait_for(lambda: len(logged_rows(run)) > 3)
     jobs = subprocess.run(["squeue", "-h", "-o", "%A", "--name=train"], capture_output=True, text=True).stdout.split()
     subprocess.run(["scancel", "--signal=USR2", jobs[-1]], check=True)
-    finish(process)
+    process.finish()
     assert job_info(jobs[-1], "Restarts") == "1"
-    finish(start(settings, tmp_path / "undisturbed", *LONG, *TWO_PROCESSES))
+    start(settings, tmp_path / "undisturbed", *LONG, *TWO_PROCESSES).finish()
     assert_same(run, tmp_path / "undisturbed")
 
 

@@ -5,9 +5,9 @@ import shutil
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """Debian's Chromium without a window."""
+    """Debian's Chromium without a window; while it runs, this thread has an event loop and can start no other."""
     tool = pytest.importorskip("playwright.sync_api")
     program = shutil.which("chromium")
     if program is None:

@@ -4,6 +4,8 @@ import subprocess
 
 import pytest
 
+from dpr_lightning import machine
+
 LARGE = "size=8m"
 FULL_DISKS = {  # a checkpoint takes 380 kB, the weights 130 kB
     "checkpoint": ("size=200k", "train/checkpoints/step-00000004.ckpt", ()),
@@ -42,8 +44,10 @@ def test_only_the_newest_checkpoints_are_kept(command, settings, tmp_path):
 
 
 @pytest.mark.parametrize("kind", FULL_DISKS)
-def test_a_full_disk_leaves_no_temporary_file_and_training_resumes(command, settings, mounted, kind):
+def test_a_full_disk_leaves_no_temporary_file_and_training_resumes(command, settings, mounted, monkeypatch, kind):
+    """The disk is filled after the check at the start of the training."""
     size, path, overrides = FULL_DISKS[kind]
+    monkeypatch.setattr(machine, "free_space", lambda folder: 1 << 40)
     disk = mounted(size)
     run = disk / "run"
     settings = [*settings, f"run_dir={run}", f"hydra.run.dir={disk.parent}/logs", *overrides]
