@@ -122,7 +122,7 @@ async def _run(device: Device, name: str, command: list[str], *, stdin: int, eve
         stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, **device.environment, _WORKER: "1"},
+        env={**os.environ, **device.environment, _WORKER: "1", "PYTHONUNBUFFERED": "1"},  # lines in their order
         limit=_LONGEST_LINE,
         start_new_session=True,  # Ctrl-C reaches the parent only
     )
