@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dpr_lightning.data.segments import passage_segments
+
 _MOST_TEXTS = 10_000  # whose tokens are counted
 _AT_ONCE = 1000
 
@@ -49,12 +51,9 @@ class Counter:
     def passages(self, texts: Sequence[str]) -> Lengths:
         """Return the lengths of passages, whose first line is the title."""
         prompt, separator = self._settings.get("passage_prompt", ""), self._settings.get("separator", " ")
-        inputs: list[Any] = []
-        for title, _, text in (full.partition("\n") for full in _some(texts)):
-            if separator == "pair" and title:
-                inputs.append((prompt + title, text))
-            else:
-                inputs.append(f"{prompt}{title}{separator}{text}" if title else prompt + text)
+        split = (full.partition("\n") for full in _some(texts))
+        segments = [passage_segments(title, text, separator=separator, prompt=prompt) for title, _, text in split]
+        inputs = [first if second is None else (first, second) for first, second in segments]
         return self._lengths(texts, inputs, "passage_max_length")
 
     def _lengths(self, texts: Sequence[str], inputs: Sequence[Any], limit: str) -> Lengths:
