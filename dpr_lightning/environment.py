@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import subprocess
@@ -43,6 +44,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def hardware() -> dict[str, Any]:
     """Return the processor, the cores that this process may use, the memory of the machine, and its GPUs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
