@@ -57,7 +57,7 @@ def count_rows(
         files: The files; see `find_files`.
         kind: The kind of their rows.
         name: The argument that the files come from, for messages.
-        skip_invalid: Invalid rows are no problems.
+        skip_invalid: Do not report invalid rows as problems.
         format: The layout of the files; None recognizes it.
         texts: By kind, the files with the texts of ids.
     """

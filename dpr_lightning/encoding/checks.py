@@ -56,7 +56,7 @@ def check_shards(
         dtype: Likewise.
         chunk_size: Likewise.
         overwrite: Finished shards are replaced.
-        skips_finished: A shard that is finished is no mistake.
+        skips_finished: A finished shard is skipped, and not an error.
     """
     if shard is not None and devices != 1:
         raise UserError(f"devices: {devices} is for all shards, not for shard={shard}. Leave one out.")

@@ -46,7 +46,7 @@ def check_search(
         memory: As for `search`.
         format: As for `search`.
         overwrite: A finished ranking is replaced.
-        skips_finished: A finished ranking is no mistake.
+        skips_finished: A finished ranking is skipped, and not an error.
     """
     check_positive(depth, "depth")
     check_choice(format, "format", list(RANKING_ENDINGS))
