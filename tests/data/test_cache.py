@@ -274,11 +274,11 @@ def test_two_processes_that_open_at_once_agree(tmp_path):
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="needs Linux's peak of a process without its parent's"
 )
-def test_opening_takes_no_more_memory_for_ten_times_the_rows(tmp_path):
+def test_opening_takes_no_more_memory_for_five_times_the_rows(tmp_path):
     peaks = []
-    for rows in (20_000, 200_000):
-        file = write_jsonl(tmp_path / f"{rows}.jsonl", ({"docid": f"d{i}", "text": "x" * 400} for i in range(rows)))
+    for rows in (10_000, 50_000):  # the buffers are full after 40 MB, so 200 MB must need no more
+        file = write_jsonl(tmp_path / f"{rows}.jsonl", ({"docid": f"d{i}", "text": "x" * 4000} for i in range(rows)))
         said = start_opening(file, tmp_path / "cache").communicate("go\n")[0].splitlines()
         assert said[0].endswith(f" {rows} d{rows - 1}")
         peaks.append(int(said[1]))
-    assert peaks[1] < 1.3 * peaks[0]
+    assert peaks[1] < 1.15 * peaks[0]
