@@ -36,6 +36,7 @@ def main(model, folder, *counts):
     sampling = threading.Thread(target=sample, args=(ended,))
     sampling.start()
     bi_encoder = load_bi_encoder(model)
+    del bi_encoder.passage.transformer.encoder.layer[:]  # they take most of the time, and memory that does not grow
     for count in counts:
         corpus = Path(folder) / f"{count}.jsonl"
         encoder = ShardEncoder(bi_encoder, open_corpus(str(corpus)), side="passage", precision="32", chunk_size=4096)

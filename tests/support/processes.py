@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import threading
@@ -26,12 +27,15 @@ _context.set_forkserver_preload(["pytorch_lightning", "transformers", "datasets"
 class Script:
     """A script that runs in a process group of its own; it behaves like `subprocess.Popen` in text mode."""
 
-    def __init__(self, script, *words, folder=None, environment=None, stdin=""):
-        """Start a script, or the command of that name, in a folder and with variables added to the environment."""
+    def __init__(self, script, *words, folder=None, environment=None, stdin="", ranks=1):
+        """Start a script, or the command of that name, in a folder and with variables added to the environment.
+
+        With several ranks, the group has as many processes, which know one another by the variables of torchrun.
+        """
         pipes = [_context.Pipe(duplex=False) for _ in range(2)]
         words = [str(script if isinstance(script, Path) else ROOT / f"{script}.py"), *map(str, words)]
         variables = {**os.environ, **(environment or {})}
-        arguments = (words, str(folder or Path.cwd()), variables, stdin, *(writer for _, writer in pipes))
+        arguments = (words, str(folder or Path.cwd()), variables, stdin, *(writer for _, writer in pipes), ranks)
         self._process = _context.Process(target=_run, args=arguments)
         self._process.start()
         for _, writer in pipes:
@@ -93,7 +97,7 @@ def _read(reader):
         return file.read()
 
 
-def _run(words, folder, environment, stdin, stdout, stderr):
+def _run(words, folder, environment, stdin, stdout, stderr, ranks):
     """Become a process that runs the script: streams, folder, environment, arguments, and at last its exit code."""
     os.setsid()
     read, write = os.pipe()
@@ -108,6 +112,7 @@ def _run(words, folder, environment, stdin, stdout, stderr):
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    others = _fork_ranks(ranks) if ranks > 1 else []
     sys.argv = words
     sys.path.insert(0, str(Path(words[0]).parent))
     code = 0
@@ -123,4 +128,27 @@ def _run(words, folder, environment, stdin, stdout, stderr):
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(code if isinstance(code, int) else 1)
+    codes = [code if isinstance(code, int) else 1, *(_exit_code(process) for process in others)]
+    os._exit(next(filter(None, codes), 0))
+
+
+def _fork_ranks(count):
+    """Become rank 0, and fork the other ranks of a training, as torchrun would start them; return their processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0}
+    names |= {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": 0, "LOCAL_RANK": 0}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    others = []
+    for rank in range(1, count):
+        process = os.fork()
+        if not process:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            return []
+        others.append(process)
+    return others
+
+
+def _exit_code(process):
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

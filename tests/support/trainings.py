@@ -17,9 +17,9 @@ def overridden(settings, run_dir, *overrides):
     return [*settings, f"run_dir={run_dir}", *lengths, *overrides]
 
 
-def start(settings, run_dir, *overrides):
+def start(settings, run_dir, *overrides, ranks=1):
     """Start train.py as the leader of its own process group."""
-    return Script("train", *overridden(settings, run_dir, *overrides))
+    return Script("train", *overridden(settings, run_dir, *overrides), ranks=ranks)
 
 
 def logged_steps(run_dir):

@@ -2,16 +2,12 @@
 
 import importlib.util
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from support.families import save_family
-from support.world import ROOT
+from support.processes import Script
 
 SCRIPT = Path(__file__).with_name("gradients.py")
 spec = importlib.util.spec_from_file_location("gradients", SCRIPT)
@@ -34,20 +30,7 @@ def largest_difference(found, expected):
 
 def in_processes(count, model, out, cases):
     """Return the gradient of each case, computed by `count` processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    shared = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": str(count),
-        "PYTHONPATH": paths,
-    }
-    command = [sys.executable, str(SCRIPT), str(model), json.dumps(cases), str(out)]
-    processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank)}) for rank in range(count)]
-    assert [process.wait() for process in processes] == [0] * count
+    Script(SCRIPT, model, json.dumps(cases), out, ranks=count).finish()
     return torch.load(out)
 
 

@@ -36,12 +36,13 @@ def test_a_training_with_workers_ends_with_the_same_bits_after_signals(command, 
 
 @pytest.mark.slow
 def test_two_processes_with_gradient_cache_end_with_the_same_bits_after_a_kill_and_a_signal(settings, tmp_path):
+    """Lightning starts the second process of the one that is signalled, and torchrun those of the others."""
     run, undisturbed = tmp_path / "stopped", tmp_path / "undisturbed"
     common = (*TWO_PROCESSES, *CACHED, "data.num_workers=1")
-    signal_at(2, start(settings, run, *common), run)
+    signal_at(2, start(settings, run, *common, ranks=2), run)
     stop_at(17, settings, run, *common, number=signal.SIGUSR1)
-    assert "resumed from" in start(settings, run, RARE, *common).finish()
-    start(settings, undisturbed, *common).finish()
+    assert "resumed from" in start(settings, run, RARE, *common, ranks=2).finish()
+    start(settings, undisturbed, *common, ranks=2).finish()
     assert_same(run, undisturbed)
     assert len(logged_steps(run)) == 40
 

@@ -12,14 +12,16 @@ def reported(run):
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "ranks"),
     [
-        ("data.train_weights=[1.5]",),
-        pytest.param(("model/lora=default", "model.lora.dropout=0.0", "model.tied=false"), marks=pytest.mark.slow),
+        (("data.train_weights=[1.5]",), 1),
+        pytest.param(("model/lora=default", "model.lora.dropout=0.0", "model.tied=false"), 2, marks=pytest.mark.slow),
     ],
-    ids=["weights", "lora untied"],
+    ids=["weights, started by Lightning", "lora untied, started by torchrun"],
 )
-def test_two_processes_log_the_loss_and_validation_of_one(command, settings, no_dropout_model, tmp_path, overrides):
+def test_two_processes_log_the_loss_and_validation_of_one(
+    command, settings, no_dropout_model, tmp_path, overrides, ranks
+):
     common = [
         *settings,
         f"model.name_or_path={no_dropout_model}",
@@ -31,7 +33,7 @@ def test_two_processes_log_the_loss_and_validation_of_one(command, settings, no_
     code, _, err = command("train", *common)
     assert code == 0, err
     pair = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=4", f"run_dir={tmp_path}/two"]
-    Script("train", *common, *pair).finish()
+    Script("train", *common, *pair, ranks=ranks).finish()
     one, two = reported(tmp_path / "run"), reported(tmp_path / "two")
     assert len(one) >= 8 and len({tuple(row[2:]) for row in one}) > 2
     assert two == [pytest.approx(row, rel=1e-4) for row in one]  # sums in another order

@@ -1,6 +1,5 @@
 """A loss with a parameter: trained, clipped, synchronized, saved and resumed like those of the model."""
 
-import os
 import shutil
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 from safetensors.torch import load_file
 from support.metrics import logged
 from support.processes import Script
-from support.world import ROOT
 
 from dpr_lightning.data.collate import Batch
 from dpr_lightning.errors import UserError
@@ -74,9 +72,8 @@ def assert_close(run, other):
     assert abs(moved) > 1e-3
 
 
-def train_in_processes(*overrides):
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    Script("train", *overrides, environment={"PYTHONPATH": paths}).finish()
+def train_in_two_processes(*overrides):
+    Script("train", *overrides, *TWO_PROCESSES, ranks=2).finish()
 
 
 def test_direct_cached_and_two_processes_learn_the_same(command, settings, no_dropout_model, tmp_path):
@@ -85,7 +82,7 @@ def test_direct_cached_and_two_processes_learn_the_same(command, settings, no_dr
     for name, overrides in (("direct", ()), ("cached", CACHED)):
         code, _, err = command("train", *common, *overrides, f"run_dir={tmp_path}/{name}")
         assert code == 0, err
-        train_in_processes(*common, *overrides, *TWO_PROCESSES, f"run_dir={tmp_path}/{name}-two")
+        train_in_two_processes(*common, *overrides, f"run_dir={tmp_path}/{name}-two")
     for name in ("cached", "direct-two", "cached-two"):
         assert_close(tmp_path / name, tmp_path / "direct")
 
@@ -115,7 +112,7 @@ def test_a_resumed_training_has_the_bits_of_an_undisturbed_one(command, settings
 @pytest.mark.parametrize("overrides", [(), CACHED], ids=["direct", "cached"])
 def test_a_parameter_that_one_process_uses_blocks_no_other(settings, tmp_path, overrides):
     target = "loss._target_=support.losses.BiasInFirstProcess"
-    train_in_processes(*settings, *TWO_PROCESSES, *overrides, target, "optimizer.lr=1e-2")
+    train_in_two_processes(*settings, *overrides, target, "optimizer.lr=1e-2")
     state = last_state(tmp_path / "run")
     assert state["loss.bias"] < 1
     assert state["loss.unused"] == 1
