@@ -5,7 +5,7 @@
 
 RUN is a run folder with `model/` and `embeddings/passage/`; FILE is the corpus that was encoded. Without a question,
 the model is loaded once and questions are read line by line, until Ctrl-D. On a terminal, the words of the question
-are highlighted in the passages.
+are highlighted in the passages, and so are its answers if the run was evaluated on this question.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from dpr_lightning.errors import report_user_errors
 from dpr_lightning.run_dir import METHODS, RunDir
 
 if TYPE_CHECKING:
+    from dpr_lightning.evaluation.known_answers import KnownAnswers
     from dpr_lightning.searcher import Found
 
 COMMON = re.compile(  # words that are not highlighted
@@ -49,15 +50,18 @@ def main() -> None:
     args = parser.parse_args()
     with report_user_errors():
         from dpr_lightning.data.sources import open_corpus
+        from dpr_lightning.evaluation.known_answers import known_answers
         from dpr_lightning.searcher import Searcher
         from dpr_lightning.training_config import training_corpus
 
-        corpus = args.corpus or open_corpus(**training_corpus(RunDir(args.run_dir)))
+        run = RunDir(args.run_dir)
+        corpus = args.corpus or open_corpus(**training_corpus(run))
+        known = known_answers(run)
         options = {"model_dir": args.model, "index": args.index, "method": args.method}
         searcher = Searcher(args.run_dir, corpus=corpus, **options)
         for question in questions() if args.question is None else [args.question]:
             (found,) = searcher.search([question], depth=args.depth)
-            Console().print(as_table(question, found))
+            Console().print(as_table(question, found, known.get(question)))
 
 
 def questions() -> Iterator[str]:
@@ -71,8 +75,10 @@ def questions() -> Iterator[str]:
             yield question
 
 
-def as_table(question: str, found: "Found") -> Table:
+def as_table(question: str, found: "Found", known: "KnownAnswers | None") -> Table:
     """Return the passages of a question as a table."""
+    from dpr_lightning.evaluation.answers import answer_spans
+
     table = Table(title=Text(question), title_justify="left", show_lines=True)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("docid", no_wrap=True)
@@ -83,6 +89,8 @@ def as_table(question: str, found: "Found") -> Table:
         text += Text(passage["text"], style="not bold")
         if words:
             text.highlight_regex(rf"(?i)\b(?:{words})\b", "yellow")
+        for start, end in answer_spans(known.answers, text.plain, rule=known.rule) if known else []:
+            text.stylize("bold black on green", start, end)
         table.add_row(f"{score:.3f}", Text(docid), text)
     return table
 

@@ -13,6 +13,7 @@ from dpr_lightning.data.sources import open_corpus, open_queries
 from dpr_lightning.embeddings.shards import open_passages
 from dpr_lightning.encoding.stage import ShardEncoder, encode_passages
 from dpr_lightning.errors import UserError
+from dpr_lightning.evaluation.output import read_questions
 from dpr_lightning.model.bi_encoder import load_bi_encoder
 from dpr_lightning.model.export import save_bi_encoder
 from dpr_lightning.model.settings import Settings
@@ -142,6 +143,15 @@ def test_ask_reads_questions_line_by_line_and_knows_the_corpus_of_the_run(finish
     for found in dpr_lightning.Searcher(finished_run, corpus=corpus).search(texts, depth=1):
         assert f" {found.docids[0]} " in out and found.passages[0]["text"] in out
     assert out.count("score") == 2
+
+
+def test_ask_highlights_answers_that_the_run_s_evaluation_knows(finished_run, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "150")
+    evaluated = read_questions(finished_run / "evaluation" / "test")[0]
+    for text, highlighted in ((evaluated["question"], set(evaluated["answers"])), ("an unknown question", set())):
+        out = assert_succeeds(run_script("ask", finished_run, text, "--depth", "40"))
+        assert set(re.findall("\x1b\\[[0-9;]*42m([a-z]+)\x1b", out)) == highlighted
 
 
 def test_ask_searches_with_an_index(indexed, corpus, monkeypatch):

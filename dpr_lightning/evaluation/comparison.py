@@ -140,11 +140,18 @@ def compare_datasets(folders: Sequence[Path], split: str) -> dict[str, Any]:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """Return the runs' names, or their paths where two have one name."""
-    names = [run.name if [other.name for other in runs].count(run.name) == 1 else str(run) for run in runs]
-    if len(set(names)) < len(names):
-        raise UserError(f"{max(names, key=names.count)} is given twice. Give each run once.")
+    """Return for each run the shortest end of its path that no other run has: mostly the folder's name."""
+    names, lengths = [], range(1, max(len(run.parts) for run in runs) + 1)
+    for run in runs:
+        name = next((end for n in lengths if [_end(other, n) for other in runs].count(end := _end(run, n)) == 1), None)
+        if name is None:
+            raise UserError(f"{run} is given twice. Give each run once.")
+        names.append(name)
     return names
+
+
+def _end(path: Path, length: int) -> str:
+    return str(Path(*path.parts[-length:]))
 
 
 def _is_evaluated(run: Path, split: str) -> bool:

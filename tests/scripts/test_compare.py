@@ -77,10 +77,13 @@ def test_figures_are_paired_by_question_not_by_line(tmp_path, hits, monkeypatch)
     assert result["left_out"] == [20, 100]
 
 
-def test_runs_of_one_name_are_told_apart_by_their_path(tmp_path, hits):
+def test_runs_of_one_name_are_told_apart_by_the_end_of_their_path(tmp_path, hits, monkeypatch):
     runs = [write_run(tmp_path / x / "run", hits[x]) for x in "ab"]
-    assert_succeeds(run_script("compare", *runs, "--json", tmp_path / "c.json"))
-    assert list(json.loads((tmp_path / "c.json").read_text())["systems"]) == list(map(str, runs))
+    other = write_run(tmp_path / "other", hits["a"])
+    monkeypatch.chdir(tmp_path / "a")
+    for given, names in (([*runs, other], ["a/run", "b/run", "other"]), (["run", runs[1]], ["run", "b/run"])):
+        assert_succeeds(run_script("compare", *given, "--json", tmp_path / "c.json"))
+        assert list(json.loads((tmp_path / "c.json").read_text())["systems"]) == names
 
 
 def test_another_split_is_compared_on_demand(tmp_path, hits):
