@@ -140,18 +140,16 @@ def compare_datasets(folders: Sequence[Path], split: str) -> dict[str, Any]:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """Return for each run the shortest end of its path that no other run has: mostly the folder's name."""
-    names, lengths = [], range(1, max(len(run.parts) for run in runs) + 1)
-    for run in runs:
-        name = next((end for n in lengths if [_end(other, n) for other in runs].count(end := _end(run, n)) == 1), None)
-        if name is None:
+    """Return for each run the shortest end of its path that no other run has, without the folder `evaluation`."""
+    names = []
+    paths = [run.parts[:-2] + run.parts[-1:] if run.parent.name == "evaluation" else run.parts for run in runs]
+    for run, parts in zip(runs, paths, strict=True):
+        lengths = range(1, max(map(len, paths)) + 1)
+        length = next((n for n in lengths if [other[-n:] for other in paths].count(parts[-n:]) == 1), None)
+        if length is None:
             raise UserError(f"{run} is given twice. Give each run once.")
-        names.append(name)
+        names.append(str(Path(*parts[-length:])))
     return names
-
-
-def _end(path: Path, length: int) -> str:
-    return str(Path(*path.parts[-length:]))
 
 
 def _is_evaluated(run: Path, split: str) -> bool:

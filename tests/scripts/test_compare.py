@@ -80,8 +80,13 @@ def test_figures_are_paired_by_question_not_by_line(tmp_path, hits, monkeypatch)
 def test_runs_of_one_name_are_told_apart_by_the_end_of_their_path(tmp_path, hits, monkeypatch):
     runs = [write_run(tmp_path / x / "run", hits[x]) for x in "ab"]
     other = write_run(tmp_path / "other", hits["a"])
+    evaluations = [run / "evaluation" / "test" for run in runs]
     monkeypatch.chdir(tmp_path / "a")
-    for given, names in (([*runs, other], ["a/run", "b/run", "other"]), (["run", runs[1]], ["run", "b/run"])):
+    for given, names in (
+        ([*runs, other], ["a/run", "b/run", "other"]),
+        (["run", runs[1]], ["run", "b/run"]),
+        (evaluations, ["a/run/test", "b/run/test"]),
+    ):
         assert_succeeds(run_script("compare", *given, "--json", tmp_path / "c.json"))
         assert list(json.loads((tmp_path / "c.json").read_text())["systems"]) == names
 
