@@ -13,6 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from dpr_lightning.command_line import hydra_words, quoted, with_name
 from dpr_lightning.config_folders import config_dir_option, config_folder, own_config_folder
 
+# How many processes a launcher starts on a machine, from trainer.devices: one unless the training asks for more.
+OmegaConf.register_new_resolver("processes", lambda devices: 1 if devices == "auto" else devices, replace=True)
+
 
 def composed(command: str, words: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
     """Return the config of a command.

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 from support.world import ROOT
 
+from dpr_lightning import composition
 from dpr_lightning.embeddings.shards import resolve_num_shards
 
 CONF = ROOT / "conf"
@@ -27,8 +27,7 @@ OPTIONS = [file.relative_to(CONF).with_suffix("").as_posix() for file in GROUPS]
 
 @functools.cache
 def composed(command, *overrides, with_hydra=False):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(command, list(overrides), return_hydra_config=with_hydra)
+    return composition.composed(command, overrides, with_hydra=with_hydra)
 
 
 def values(config):
@@ -266,6 +265,12 @@ def test_slurm_launchers_take_a_task_per_process(command, launcher):
     devices, nodes = (2, 3) if command == "train" else (1, 1)
     gpus = devices if launcher == "slurm_gpu" else None
     assert (slurm.tasks_per_node, slurm.gpus_per_node, slurm.nodes) == (devices, gpus, nodes)
+
+
+@pytest.mark.parametrize(("launcher", "gpus"), [("slurm_cpu", None), ("slurm_gpu", 1)])
+def test_a_job_of_automatic_devices_has_one(launcher, gpus):
+    slurm = composed("train", f"hydra/launcher={launcher}", "trainer=auto", with_hydra=True).hydra.launcher
+    assert (slurm.tasks_per_node, slurm.gpus_per_node, slurm.nodes) == (1, gpus, 1)
 
 
 @pytest.fixture

@@ -80,6 +80,7 @@ def test_a_job_that_slurm_signals_is_queued_again_and_ends_with_the_same_bits(se
 def sweep(settings, run, *overrides):
     """Start a sweep of one training on SLURM."""
     launcher = ["-m", "hydra/launcher=slurm_cpu", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2"]
+    launcher += ["trainer.devices=auto"]
     return start(settings, run, *LONG, *launcher, *overrides)
 
 
