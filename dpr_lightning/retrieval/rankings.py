@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,11 +60,7 @@ def write_rankings(
                 _check_ids([ranking.qid, *ranking.docids], format)
                 if not np.isfinite(ranking.scores).all():
                     raise UserError(f"{path}: query {ranking.qid} has a score that is not finite. Search again.")
-                for rank, (docid, score) in enumerate(zip(ranking.docids, ranking.scores, strict=True), 1):
-                    if format == "trec":
-                        file.write(f"{ranking.qid} Q0 {docid} {rank} {score!s} {ranking.tag or _NO_TAG}\n")
-                    else:
-                        file.write(f"{ranking.qid}\t{docid}\t{score if format == 'text' else rank!s}\n")
+                file.write(_lines(ranking, format))
                 count += 1
         if describe:
             describe(temporary)
@@ -182,10 +179,46 @@ def _sorted(path: Path, unit: str, rows: Sequence[Row]) -> Ranking:
     return Ranking(qid, [docids[i] for i in order], values[order].astype(np.float32), rows[-1].tag)
 
 
+def _lines(ranking: Ranking, format: str) -> str:
+    """Return the lines of one query. Joining columns is several times as fast as formatting line by line."""
+    if not ranking.docids:
+        return ""
+    columns = [ranking.docids]
+    if format != "text":
+        columns.append(_rank_texts(len(ranking.docids)))
+    if format != "msmarco":
+        columns.append(_score_texts(ranking.scores))
+    is_trec = format == "trec"
+    start, end = (f"{ranking.qid} Q0 ", f" {ranking.tag or _NO_TAG}\n") if is_trec else (f"{ranking.qid}\t", "\n")
+    return start + f"{end}{start}".join(map((" " if is_trec else "\t").join, zip(*columns, strict=True))) + end
+
+
+@functools.lru_cache(maxsize=1)
+def _rank_texts(count: int) -> list[str]:
+    return list(map(str, range(1, count + 1)))
+
+
+def _score_texts(scores: NDArray[np.float32]) -> list[str]:
+    """Return the text `str(score)` of each score.
+
+    Arrow writes the same shortest decimals in a fourth of the time, but whole numbers, and exponents of very large and
+    very small numbers, in another form. `pa.array` would import pandas, which takes 50 MB.
+    """
+    import pyarrow as pa
+
+    sizes = np.abs(scores)
+    numbers = pa.Array.from_buffers(pa.float32(), len(scores), [None, pa.py_buffer(scores.astype(np.float32))])
+    texts: list[str] = numbers.cast(pa.string()).to_pylist()
+    for i in np.flatnonzero((sizes < 1e-3) | (sizes >= 1e6) | (scores == np.trunc(scores))):
+        texts[i] = str(scores[i])
+    return texts
+
+
 def _check_ids(ids: list[str], format: str) -> None:
     if ids[0].startswith(BYTE_ORDER_MARK):
         raise UserError(f"id {ids[0]!r} starts with a byte order mark, which no ranking can carry. Rename it.")
-    if " ".join(ids).split() == ids:
+    text = "".join(ids)
+    if all(ids) and text.split() == [text]:
         return
     for value in ids:
         fits_text = bool(value.strip()) and "\t" not in value and "\n" not in value

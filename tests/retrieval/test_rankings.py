@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from support.world import write_jsonl
 
@@ -121,6 +121,16 @@ def test_foreign_runs_are_sorted_by_every_digit_of_their_scores(tmp_path):
 def test_a_trec_line_may_have_two_tabs_among_blanks(tmp_path):
     file = write(tmp_path / "a.trec", "q1 Q0\td1 1 0.5\t7\nq1 Q0 d2 2 0.25 7\n")
     assert as_lists(read_rankings(file)) == [("q1", ["d1", "d2"], [0.5, 0.25])]
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=30))
+@example([0.0, -0.0, 1e-4, 9.9e-5, 1e-3, -2.5e-3, 3.0, 0.1, 16777216.0, 999999.94, 1e6, 1.5e7, 3.4e38, 1e-45])
+def test_scores_are_written_as_numpy_writes_them(tmp_path_factory, values):
+    file, scores = tmp_path_factory.mktemp("ranking") / "x.trec", np.array(values, np.float32)
+    docids = [f"d{i}" for i in range(len(scores))]
+    write_rankings(file, [Ranking("q", docids, scores, "tag"), Ranking("none", [], scores[:0])], format="trec")
+    lines = [f"q Q0 d{i} {i + 1} {score!s} tag\n" for i, score in enumerate(scores)]
+    assert file.read_text() == "".join(lines)
 
 
 def test_only_finite_scores_are_written_and_all_are_read_back(tmp_path):
