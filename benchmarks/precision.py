@@ -23,7 +23,14 @@ from dpr_lightning.retrieval.stage import search
 from dpr_lightning.run_dir import RunDir
 
 DEPTH = 100
-PRECISIONS = (("32", "float32"), ("32", "float16"), ("bf16", "float32"), ("bf16", "float16"), ("16", "float32"))
+PRECISIONS = (
+    ("32", "float32"),
+    ("32", "float16"),
+    ("bf16", "float32"),
+    ("bf16", "float16"),
+    ("16", "float32"),
+    ("int8", "float32"),
+)
 
 
 def rank(args, precision, dtype, run):

@@ -83,7 +83,7 @@ class Searcher:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         precision = resolve_precision("auto", device)
         self._encoder = packed_if_supported(for_inference(bi_encoder.query, device=device, precision=precision))
-        self._tokens_per_batch = default_tokens_per_batch(device)
+        self._tokens_per_batch = default_tokens_per_batch(device, precision)
         self._inputs, self._dim = bi_encoder.inputs, passages.dim
         self._cut = functools.partial(truncate, dim=passages.dim, normalize=bi_encoder.settings.normalize)
 

@@ -24,7 +24,7 @@ def check_encoding(
 ) -> None:
     """Raise UserError if a setting of `ShardEncoder` is not possible for any model."""
     check_choice(side, "side", ["passage", "query"])
-    check_choice(str(precision), "precision", ["auto", "32", "bf16", "16"])
+    check_choice(str(precision), "precision", ["auto", "32", "bf16", "16", "int8"])
     check_choice(dtype, "dtype", ["float32", "float16"])
     if dim is not None:
         check_positive(dim, "dim")
@@ -98,14 +98,14 @@ def refuse_finished(
 
 
 def check_finished_settings(finished: Embeddings, *, precision: str | int, dtype: str, chunk_size: int) -> None:
-    """Raise UserError if a finished file has other settings; with the precision `auto`, it may have any."""
+    """Raise UserError if a finished file has other settings; the precision `auto` accepts any but int8."""
     existing = {
         "precision": (finished.identity.precision, str(precision)),
         "dtype": (finished.array.dtype.name, dtype),
         "chunk_size": (finished.chunk_size, chunk_size),
     }
     for name, (saved, wanted) in existing.items():
-        if saved != wanted and wanted != "auto":
+        if saved != wanted and (wanted != "auto" or saved == "int8"):
             raise UserError(
                 f"{name}: {finished.path} is finished already with {saved}, not {wanted}. Set `{name}` to {saved}, "
                 "or set overwrite=true to encode again."

@@ -57,12 +57,12 @@ class ShardEncoder:
             bi_encoder: The model.
             source: The corpus from `open_corpus`, or the queries from `open_queries`.
             side: `passage` or `query`.
-            precision: The precision of the computation: `auto`, `32`, `bf16` or `16`.
+            precision: The precision of the computation: `auto`, `32`, `bf16`, `16`, or on a CPU `int8`.
             dtype: The type of the embeddings in the file: `float32` or `float16`.
             dim: The number of components to keep of each embedding; None keeps all.
             chunk_size: The rows of a chunk.
             tokens_per_batch: The most tokens of a batch, padding included; `auto` means 2,048 on a CPU, whose caches
-                are small, and 65,536 on a GPU.
+                are small, 512 in int8, and 65,536 on a GPU.
             overwrite: Replace finished files.
             device: A torch device; None means the first GPU, or the CPU of a machine without a GPU.
 
@@ -73,8 +73,9 @@ class ShardEncoder:
             side=side, precision=precision, dtype=dtype, chunk_size=chunk_size, tokens_per_batch=tokens_per_batch
         )
         torch_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.precision, self._is_precision_set = resolve_precision(str(precision), torch_device), precision != "auto"
         if tokens_per_batch == "auto":
-            tokens_per_batch = default_tokens_per_batch(torch_device)
+            tokens_per_batch = default_tokens_per_batch(torch_device, self.precision)
         self.source, self.side, self.dtype, self.overwrite = source, side, dtype, overwrite
         self.chunk_size, self.tokens_per_batch = chunk_size, int(tokens_per_batch)
         self.encoded_rows, self.encoded_seconds = 0, 0.0  # of all shards so far, without what existed
@@ -83,7 +84,6 @@ class ShardEncoder:
         check_dim(self.dim, full, "dim")
         self.inputs, self.model_fingerprint = bi_encoder.inputs, fingerprint_at(bi_encoder, self.dim)
         self._cut = functools.partial(truncate, dim=self.dim, normalize=bi_encoder.settings.normalize)
-        self.precision, self._is_precision_set = resolve_precision(str(precision), torch_device), precision != "auto"
         self.encoder = packed_if_supported(
             for_inference(getattr(bi_encoder, side), device=torch_device, precision=self.precision)
         )
@@ -136,7 +136,7 @@ class ShardEncoder:
     def check_finished(self, path: Path, *, shard: int, num_shards: int) -> None:
         """Raise UserError unless the file has this run's model, data, shard and settings.
 
-        The precision may differ if it is chosen by the machine (`auto`).
+        The precision may differ if it is chosen by the machine (`auto`), which never chooses int8.
         """
         finished = open_embeddings(path)
         identity = finished.identity

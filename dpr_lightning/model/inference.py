@@ -6,11 +6,19 @@ import copy
 
 import torch
 
+from dpr_lightning.errors import UserError
 from dpr_lightning.model.encoder import Encoder
+from dpr_lightning.model.int8 import quantize
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return `precision`, or for `auto` half precision if the hardware computes in it: `bf16`, on older GPUs `16`."""
+    """Return `precision`, or for `auto` half precision if the hardware computes in it: `bf16`, on older GPUs `16`.
+
+    Raises:
+        UserError: The precision is `int8` and the device is not a CPU.
+    """
+    if precision == "int8" and device.type != "cpu":
+        raise UserError("precision: int8 computes on a CPU only, and this machine has a GPU. Set `precision`=auto.")
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -24,9 +32,13 @@ def for_inference(encoder: Encoder, *, device: torch.device, precision: str) -> 
     Args:
         encoder: The encoder.
         device: Where to move it.
-        precision: `32`, `bf16` or `16`.
+        precision: `32`, `bf16`, `16` or `int8`.
+
+    Raises:
+        UserError: The precision is `int8` and the transformer has no linear layers.
     """
-    dtype = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[precision]
-    if dtype != encoder.transformer.dtype:
+    dtype = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16, "int8": torch.float32}[precision]
+    if precision == "int8" or dtype != encoder.transformer.dtype:
         encoder = copy.deepcopy(encoder)  # converted weights would change the model's fingerprint
-    return encoder.eval().to(device, dtype)
+    encoder = encoder.eval().to(device, dtype)
+    return quantize(encoder) if precision == "int8" else encoder

@@ -87,7 +87,7 @@ def bits(array):
 @given(st.data())
 def test_an_embedding_depends_on_its_text_alone_bit_for_bit(bi_encoder, tmp_path_factory, data):
     """Duplicates, other neighbours, batches, chunks, shards and threads change no bit."""
-    precision, folder = data.draw(st.sampled_from(["32", "bf16"])), tmp_path_factory.mktemp("bits")
+    precision, folder = data.draw(st.sampled_from(["32", "bf16", "int8"])), tmp_path_factory.mktemp("bits")
     texts = data.draw(st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=60), min_size=1, max_size=9))
     rows = data.draw(st.lists(st.sampled_from(texts), min_size=1, max_size=40))
     docids = [f"d{i}" for i in range(len(rows))]
