@@ -52,14 +52,9 @@ def main():
         for precision, took in turns.items():
             speeds = over_turns("passages_per_s", [passages / one for one in took])
             report(precision=precision, threads=threads, cpu=cpu, passages=passages, **speeds)
-        for precision in args.precisions[1:]:
-            report_ratio(
-                f"{precision} / {args.precisions[0]}, passages/s",
-                turns[args.precisions[0]],
-                turns[precision],
-                threads=threads,
-                cpu=cpu,
-            )
+        first, *others = args.precisions
+        for other in others:
+            report_ratio(f"{other} / {first}, passages/s", turns[first], turns[other], threads=threads, cpu=cpu)
 
 
 if __name__ == "__main__":
