@@ -1,5 +1,6 @@
 """`plan=true` says what a command would do, lists every problem and writes nothing; full disks are refused early."""
 
+import json
 import os
 import re
 import shutil
@@ -67,6 +68,23 @@ def test_plans_agree_with_what_the_commands_then_do(plan, command, settings, wor
     lines, problems = plan("encode", *settings)
     assert (lines["shards"], problems) == ("3: 1 finished, 1 partial, 1 missing", [])
     assert lines["rows"] == "13 to encode, 13 of partial files are kept"
+
+
+def test_the_plan_of_a_training_has_the_settings_that_it_will_have(plan, settings, tmp_path, tiny_model):
+    """Those that are automatic or that the folder of the model names, and the defaults of data of one's own."""
+    encoder = shutil.copytree(tiny_model, tmp_path / "encoder")
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in modules]
+    (encoder / "modules.json").write_text(json.dumps(modules))
+    (encoder / "1_Pooling").mkdir()
+    (encoder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    own = [word for word in settings if not word.startswith(("trainer", "model."))]
+    lines, problems = plan("train", *own, f"model.name_or_path={encoder}", "trainer=auto")
+    assert problems == []
+    assert "model.pooling=mean" in lines["settings"] and "trainer.accelerator=cpu" in lines["settings"]
+    assert lines["steps"].endswith("in 5 epochs")
+    missing = [*own, "model.name_or_path=my/encoder", "trainer=auto"]
+    assert "my/encoder is neither a folder seen from /" in plan("train", *missing)[0]["model"]
 
 
 def test_each_stage_has_a_plan(plan, settings, finished_run):
