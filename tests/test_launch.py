@@ -173,7 +173,7 @@ def test_a_run_remembers_its_data_and_shards(command, world, tiny_model, tmp_pat
         code, out, err = command(script.removesuffix(".py"), *overrides)
         assert (code, err) == (0, "") and out.startswith(line)
     assert (script, read_metrics(run / "evaluation" / "test")["questions"]) == ("evaluate.py", 12)
-    assert "│ own" in out
+    assert " own (measured) " in out
     assert [file.name for file in (run / "embeddings" / "passage").iterdir()] == ["00-of-01.safetensors"]
     # what the user names wins, as a whole where it is an option
     second = f"data.queries.a b={world}/dev.jsonl"
