@@ -1,5 +1,6 @@
 """`plan=true` says what a command would do, lists every problem and writes nothing; full disks are refused early."""
 
+import json
 import os
 import re
 import shutil
@@ -113,6 +114,46 @@ def test_a_plan_lists_all_problems_of_all_files(plan, settings, tmp_path):
     assert 'query_id "q0" is also in an earlier row' in problems[2]
     lines, problems = plan("encode", *settings, "run_dir=new")
     assert len(problems) == 1 and "are not estimated" in lines["model"]
+
+
+@pytest.fixture
+def ids(world, tmp_path):
+    """Settings of a training on a table of ids, whose texts are in two files; `write` writes the table."""
+
+    def write(*rows):
+        lines = ["query_id,positive_document_ids,query_text", *rows]
+        (tmp_path / "train.csv").write_text("".join(f"{line}\n" for line in lines))
+        return [f"data.train={tmp_path}/train.csv", "data.dev=null", "checkpoint.monitor=null"]
+
+    return write
+
+
+def test_a_plan_checks_rows_that_name_texts_by_ids(plan, command, settings, ids, world, monkeypatch):
+    docid = json.loads((world / "corpus.jsonl").read_text().partition("\n")[0])["docid"]
+    good = ids(*[f"q{i},{docid},who {i}" for i in range(20)])
+    lines, problems = plan("train", *settings, *good)
+    assert (lines["data.train"][:21], problems) == ("20 rows, checked now; ", [])[:1] + ([],) or problems == []
+    assert lines["data.train"].startswith("20 rows, checked now") and "steps" in lines
+    bad = ids(f"q0,{docid},who", "q1,nope,who", "q2,[x],who")
+    lines, problems = plan("train", *settings, *bad)
+    assert "row 3 (query_id \"q1\"): positive_document_ids: the corpus has no passage 'nope'." in problems[0]
+    assert "row 4 (query_id \"q2\"): positive_document_ids is not a JSON or Python list, but '[x]'" in problems[1]
+    assert command("train", *settings, *bad)[0] == 1
+
+    monkeypatch.setattr("dpr_lightning.data.plan._MOST_TEXT_BYTES", 10)
+    lines, problems = plan("train", *settings, *ids(f"q0,{docid},who", "q1,nope,who"), "run_dir=other")
+    assert problems == [] or "docid" not in problems[0]
+
+
+def test_missing_texts_of_ids_name_their_key(plan, command, settings, tmp_path):
+    qrels = tmp_path / "train_qrels.csv"
+    qrels.write_text("query-id,corpus-id,score\nq1,d1,1\n")
+    settings = [*settings, f"data.train={qrels}", "data.dev=null"]
+    expected = f"data.train: {qrels} has ids without texts. Set data.queries.train to the texts of its queries."
+    _, problems = plan("train", *settings)
+    assert expected in problems
+    code, _, err = command("train", *settings)
+    assert (code, err) == (1, f"{expected}\n")
 
 
 def test_a_full_disk_is_named_with_what_is_needed(tmp_path):
