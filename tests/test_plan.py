@@ -1,6 +1,5 @@
 """`plan=true` says what a command would do, lists every problem and writes nothing; full disks are refused early."""
 
-import json
 import os
 import re
 import shutil
@@ -9,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.world import ROOT, question, training_row, write_jsonl
+from support.world import ROOT, passage, question, training_row, write_jsonl
 
 from dpr_lightning.encoding.space import bytes_to_write, file_bytes
 from dpr_lightning.errors import UserError
@@ -117,32 +116,47 @@ def test_a_plan_lists_all_problems_of_all_files(plan, settings, tmp_path):
 
 
 @pytest.fixture
-def ids(world, tmp_path):
-    """Settings of a training on a table of ids, whose texts are in two files; `write` writes the table."""
+def ids(settings, tmp_path):
+    """`ids(*rows)` writes a training table of ids and returns the settings of a run on it."""
+    corpus = write_jsonl(tmp_path / "passages.jsonl", [passage(i) | {"docid": f"p{i}"} for i in range(10)])
 
     def write(*rows):
         lines = ["query_id,positive_document_ids,query_text", *rows]
         (tmp_path / "train.csv").write_text("".join(f"{line}\n" for line in lines))
-        return [f"data.train={tmp_path}/train.csv", "data.dev=null", "checkpoint.monitor=null"]
+        return [*settings, f"data.train={tmp_path}/train.csv", f"data.corpus={corpus}"]
 
     return write
 
 
-def test_a_plan_checks_rows_that_name_texts_by_ids(plan, command, settings, ids, world, monkeypatch):
-    docid = json.loads((world / "corpus.jsonl").read_text().partition("\n")[0])["docid"]
-    good = ids(*[f"q{i},{docid},who {i}" for i in range(20)])
-    lines, problems = plan("train", *settings, *good)
-    assert (lines["data.train"][:21], problems) == ("20 rows, checked now; ", [])[:1] + ([],) or problems == []
-    assert lines["data.train"].startswith("20 rows, checked now") and "steps" in lines
-    bad = ids(f"q0,{docid},who", "q1,nope,who", "q2,[x],who")
-    lines, problems = plan("train", *settings, *bad)
+def test_a_plan_checks_rows_that_name_texts_by_ids(plan, command, ids, tmp_path, monkeypatch):
+    lines, problems = plan("train", *ids(*[f"q{i},p{i % 10},who {i}" for i in range(20)]))
+    assert problems == [] and "steps" in lines
+    assert lines["data.train"].startswith("20 rows, checked now; ")
+
+    bad = ids("q0,p0,who", "q1,nope,who", "q2,[x],who")
+    lines, problems = plan("train", *bad)
     assert "row 3 (query_id \"q1\"): positive_document_ids: the corpus has no passage 'nope'." in problems[0]
     assert "row 4 (query_id \"q2\"): positive_document_ids is not a JSON or Python list, but '[x]'" in problems[1]
-    assert command("train", *settings, *bad)[0] == 1
+    assert lines["data.train"].startswith("not counted, because rows are invalid")
 
-    monkeypatch.setattr("dpr_lightning.data.plan._MOST_TEXT_BYTES", 10)
-    lines, problems = plan("train", *settings, *ids(f"q0,{docid},who", "q1,nope,who"), "run_dir=other")
-    assert problems == [] or "docid" not in problems[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("dpr_lightning.data.plan._MOST_TEXT_BYTES", 10)
+        _, problems = plan("train", *bad)
+        assert len(problems) == 2 and "row 4" in problems[0]  # a field of its own; the ids are not checked
+        lines, problems = plan("train", *ids("q0,p0,who", "q1,nope,who"))
+        unread = f"2 rows, not checked: whether {tmp_path}/passages.jsonl has the texts of its ids"
+        assert problems == [] and lines["data.train"].startswith(unread) and "steps" not in lines
+        code, _, err = command("train", *ids("q0,p0,who", "q1,nope,who"))  # which converts the corpus
+        assert code == 1 and "the corpus has no passage 'nope'" in err
+        _, problems = plan("train", *ids("q0,p0,who", "q1,no,who"))
+        assert "the corpus has no passage 'no'" in problems[0]
+
+
+def test_a_plan_names_invalid_rows_of_the_texts(plan, ids, tmp_path):
+    write_jsonl(tmp_path / "passages.jsonl", [passage(1) | {"docid": ""}])
+    lines, problems = plan("train", *ids("q0,p0,who"))
+    assert problems[0] == f'data.corpus: {tmp_path}/passages.jsonl, row 1 (docid ""): docid is empty.'
+    assert lines["data.train"].startswith("not counted")
 
 
 def test_missing_texts_of_ids_name_their_key(plan, command, settings, tmp_path):
