@@ -124,7 +124,8 @@ def _count(config: Config, plan: Plan, part: str, files: Any) -> int | None:
     """Count the rows of training or dev files, which may name the texts of corpus and queries by ids."""
     from dpr_lightning.data.plan import count_rows
 
-    key, texts = f"data.{part}", {"corpus": config["data.corpus"], "queries": config[f"data.queries.{part}"]}
+    key, of_kind = f"data.{part}", {"corpus": "data.corpus", "queries": f"data.queries.{part}"}
+    texts = {kind: (name, config[name]) for kind, name in of_kind.items()}
     counted = config.call(count_rows, "data", plan=plan, files=files, kind="training", name=key, texts=texts)
     return counted.rows if counted else None
 
