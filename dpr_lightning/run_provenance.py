@@ -67,7 +67,8 @@ def _evaluations(run: RunDir) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _run_folders(run: RunDir, evaluations: Mapping[str, Mapping[str, Any]]) -> list[RunDir]:
     """Return the run and, before it, other runs whose model it encoded with or whose ranking it evaluated."""
-    models = [call.settings.get("model_dir") for call in read_calls(run.logs) if call.words[0] == "encode"]
+    encoding = [call for call in read_calls(run.logs) if call.words[0] == "encode" and call.has_succeeded]
+    models = [call.settings.get("model_dir") for call in encoding]
     rankings = [_ranking(run, metrics) for metrics in evaluations.values()]
     folders = [Path(model).parent for model in models if model and Path(model).name == "model"]
     folders += [ranking.parent.parent for ranking in rankings if ranking.parent.name == "rankings"]

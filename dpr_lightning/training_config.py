@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from dpr_lightning.call_record import read_calls
+from dpr_lightning.call_record import Call, read_calls
 from dpr_lightning.command_line import decoded_split_key
 from dpr_lightning.errors import UserError
 from dpr_lightning.files import atomic_write, matching
-from dpr_lightning.run_dir import RunDir
+from dpr_lightning.run_dir import TEXT_METHODS, RunDir
 
 _FINGERPRINTS = "fingerprints"  # of data and model, a key of the saved config
 _NAMES = ("name", "run_dir", "model_dir", "run_file", "overwrite", "skip_finished")  # settings that change no result
@@ -129,23 +129,30 @@ class RunSettings(NamedTuple):
         return files
 
 
-def run_settings(run: RunDir, split: str) -> RunSettings:
+def run_settings(run: RunDir, split: str, method: str | None = None) -> RunSettings:
     """Return the settings of a run: those of its training, and of its newest call that names the split's questions.
 
-    An evaluation counts more than a later call of another command.
+    Only calls that have succeeded count. An evaluation counts more than a later call of another command, and that of
+    the search method most.
     """
     data: dict[str, Any] = {}
     if run.training_config.exists():
         data = _read_training_config(run.training_config, "Restore the file")["data"]
-    model_dir = None
-    for command in ("encode", "search", "evaluate"):
-        for call in read_calls(run.logs):
-            own = call.settings.get("data") or {}
-            if call.words[0] == command and (own.get("queries") or {}).get(split):
-                data = {**data, **{key: value for key, value in own.items() if value is not None}}
-                if call.settings.get("side") == "query":
-                    model_dir = call.settings.get("model_dir")
+    model_dir, order = None, ("encode", "search", "evaluate")
+    calls = [call for call in read_calls(run.logs) if call.has_succeeded and call.words[0] in order]
+    for call in sorted(calls, key=lambda call: (order.index(call.words[0]), _is_of_method(call, method))):
+        own = call.settings.get("data") or {}
+        if (own.get("queries") or {}).get(split):
+            data = {**data, **{key: value for key, value in own.items() if value is not None}}
+            if call.settings.get("side") == "query":
+                model_dir = call.settings.get("model_dir")
     return RunSettings(run, split, data, Path(model_dir) if model_dir else None)
+
+
+def _is_of_method(call: Call, method: str | None) -> bool:
+    """Return whether the results of a call have the name of those of a search method; dense methods share one."""
+    own = call.settings.get("method")
+    return (own if own in TEXT_METHODS else None) == (method if method in TEXT_METHODS else None)
 
 
 def differing_settings(runs: Mapping[str, RunDir]) -> dict[str, dict[str, Any]]:

@@ -49,7 +49,7 @@ def explained(args: argparse.Namespace) -> str:
     from dpr_lightning.explanation.text import explanation_text
 
     run = RunDir(args.run_dir)
-    known = run_settings(run, args.split)
+    known = run_settings(run, args.split, args.method)
     given = {"queries": args.queries, "corpus": args.corpus, "qrels": args.qrels, "train": args.train}
     options = {"skip_invalid": known.data.get("skip_invalid", False)}
 

@@ -36,11 +36,18 @@ def main() -> None:
             table = Table(box=None, pad_edge=False)
             for column in (str(args.run_dir), "", ""):
                 table.add_column(column, overflow="fold")
+            failed = []
             for line in status(RunDir(args.run_dir)):
-                table.add_row(Text(line.part), Text(line.state, style=COLOURS.get(line.state, "")), Text(line.about))
+                words = Text(line.part), Text(line.state, style=COLOURS.get(line.state, "")), Text(line.about)
+                if line.state == "failed":  # a long line, which ends with a path to copy
+                    failed.append(Text(" ").join(words))
+                else:
+                    table.add_row(*words)
             if args.watch:
                 console.clear()
             console.print(table)
+            for text in failed:
+                console.print(text, soft_wrap=True)
             if not args.watch:
                 return
             time.sleep(SECONDS)

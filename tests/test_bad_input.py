@@ -125,7 +125,7 @@ TRAINING_DATA = {
     ),
     "empty query": ({"query": " "}, 'row 2 (query_id "q1"): query is empty'),
     "no positives": ({"positive_passages": []}, 'row 2 (query_id "q1"): positive_passages is empty'),
-    "missing negatives": ({"negative_passages": None}, 'row 2 (query_id "q1"): negative_passages is missing'),
+    "negatives that are no list": ({"negative_passages": "d1"}, 'row 2 (query_id "q1"): negative_passages is missing'),
     "passage without docid": ({"negative_passages": [{"text": "x"}]}, "negative_passages[0].docid is missing"),
 }
 

@@ -1,5 +1,6 @@
-"""The benchmarks for GPUs run on a CPU with tiny models, so that they do not fail on the day when there is a GPU."""
+"""Benchmarks run with tiny models and data, those for GPUs on a CPU, so that they do not fail when they are needed."""
 
+import importlib
 import json
 
 import pytest
@@ -25,3 +26,16 @@ def test_a_benchmark_for_gpus_runs_on_a_cpu(tmp_path, name):
     assert results[-1]["device"]
     ratios = {result["ratio"].rpartition(",")[0] for result in results if "ratio" in result}
     assert ratios >= {"gpu_train": {"direct / sentence-transformers"}, "gpu_encode": {"packed / padded"}}[name]
+
+
+def test_a_process_is_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    measure = importlib.import_module("scale").measure
+    code = "import time; memory = bytearray(b'x' * 2**26); open('new/file', 'wb').write(b'x' * 2**20); time.sleep(0.2)"
+    (tmp_path / "new").mkdir()
+    measured = measure(["-c", code], tmp_path, [tmp_path / "new"])
+    assert measured["written_mb"] == 1
+    assert 64 < measured["own_mb"] <= measured["peak_mb"] < 200
+    assert 0 < measured["cpu_s"] < measured["wall_s"]
+    with pytest.raises(SystemExit, match="failed"):
+        measure(["-c", "raise SystemExit(1)"], tmp_path)

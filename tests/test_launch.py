@@ -142,6 +142,16 @@ def test_each_stage_ends_with_the_command_of_the_next(command, settings, finishe
     assert code == 1 and "is finished already with other cutoffs (topk). Set overwrite=true" in err
 
 
+@pytest.mark.parametrize(
+    ("loss", "is_named"),
+    [("loss.temperature=1", True), ("loss.temperature=0.05", False), ("loss=learned_temperature", False)],
+)
+def test_a_temperature_with_which_normalized_embeddings_hardly_learn_is_named(command, settings, loss, is_named):
+    code, out, err = command("train", *settings, "trainer.max_steps=1", "model.normalize=true", loss)
+    assert (code, err) == (0, "")
+    assert ("loss.temperature=1; 0.05 is usual" in out) is is_named
+
+
 def test_a_run_remembers_its_data_and_shards(command, world, tiny_model, tmp_path):
     """Own data on any machine: training names the files, every later command is the one that was printed."""
     data = [f"data.{key}={world}/{name}" for key, name in OWN_DATA.items()]
@@ -152,6 +162,7 @@ def test_a_run_remembers_its_data_and_shards(command, world, tiny_model, tmp_pat
     assert (
         "training on 1 x c" in out and "32 questions, 4 batches per epoch, 20 steps; validation on 8 questions" in out
     )
+    assert "20 steps are few: more trainer.max_epochs" in out and "loss.temperature" not in out
     best = max(float(row["val/mrr"]) for row in logged_rows(run) if row.get("val/mrr"))
     loss = float(logged_rows(run)[-1]["train/loss"])
     assert f"last train/loss {loss:.3f}, best val/mrr {best:.3f} at step " in out
@@ -162,7 +173,7 @@ def test_a_run_remembers_its_data_and_shards(command, world, tiny_model, tmp_pat
         code, out, err = command(script.removesuffix(".py"), *overrides)
         assert (code, err) == (0, "") and out.startswith(line)
     assert (script, read_metrics(run / "evaluation" / "test")["questions"]) == ("evaluate.py", 12)
-    assert "│ own" in out
+    assert " own (measured) " in out
     assert [file.name for file in (run / "embeddings" / "passage").iterdir()] == ["00-of-01.safetensors"]
     # what the user names wins, as a whole where it is an option
     second = f"data.queries.a b={world}/dev.jsonl"

@@ -1,5 +1,6 @@
 """`plan=true` says what a command would do, lists every problem and writes nothing; full disks are refused early."""
 
+import json
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.world import ROOT, question, training_row, write_jsonl
+from support.world import ROOT, passage, question, training_row, write_jsonl
 
 from dpr_lightning.encoding.space import bytes_to_write, file_bytes
 from dpr_lightning.errors import UserError
@@ -69,6 +70,23 @@ def test_plans_agree_with_what_the_commands_then_do(plan, command, settings, wor
     assert lines["rows"] == "13 to encode, 13 of partial files are kept"
 
 
+def test_the_plan_of_a_training_has_the_settings_that_it_will_have(plan, settings, tmp_path, tiny_model):
+    """Those that are automatic or that the folder of the model names, and the defaults of data of one's own."""
+    encoder = shutil.copytree(tiny_model, tmp_path / "encoder")
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in modules]
+    (encoder / "modules.json").write_text(json.dumps(modules))
+    (encoder / "1_Pooling").mkdir()
+    (encoder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    own = [word for word in settings if not word.startswith(("trainer", "model."))]
+    lines, problems = plan("train", *own, f"model.name_or_path={encoder}", "trainer=auto")
+    assert problems == []
+    assert "model.pooling=mean" in lines["settings"] and "trainer.accelerator=cpu" in lines["settings"]
+    assert lines["steps"].endswith("in 5 epochs")
+    missing = [*own, "model.name_or_path=my/encoder", "trainer=auto"]
+    assert "my/encoder is neither a folder seen from /" in plan("train", *missing)[0]["model"]
+
+
 def test_each_stage_has_a_plan(plan, settings, finished_run):
     settings = [*settings, "overwrite=true"]
     lines, problems = plan("encode", *settings, "side=query")
@@ -113,6 +131,61 @@ def test_a_plan_lists_all_problems_of_all_files(plan, settings, tmp_path):
     assert 'query_id "q0" is also in an earlier row' in problems[2]
     lines, problems = plan("encode", *settings, "run_dir=new")
     assert len(problems) == 1 and "are not estimated" in lines["model"]
+
+
+@pytest.fixture
+def ids(settings, tmp_path):
+    """`ids(*rows)` writes a training table of ids and returns the settings of a run on it."""
+    corpus = write_jsonl(tmp_path / "passages.jsonl", [passage(i) | {"docid": f"p{i}"} for i in range(10)])
+
+    def write(*rows):
+        lines = ["query_id,positive_document_ids,query_text", *rows]
+        (tmp_path / "train.csv").write_text("".join(f"{line}\n" for line in lines))
+        return [*settings, f"data.train={tmp_path}/train.csv", f"data.corpus={corpus}"]
+
+    return write
+
+
+def test_a_plan_checks_rows_that_name_texts_by_ids(plan, command, ids, tmp_path, monkeypatch):
+    lines, problems = plan("train", *ids(*[f"q{i},p{i % 10},who {i}" for i in range(20)]))
+    assert problems == [] and "steps" in lines
+    assert lines["data.train"].startswith("20 rows, checked now; ")
+
+    bad = ids("q0,p0,who", "q1,nope,who", "q2,[x],who")
+    lines, problems = plan("train", *bad)
+    assert "row 3 (query_id \"q1\"): positive_document_ids: the corpus has no passage 'nope'." in problems[0]
+    assert "row 4 (query_id \"q2\"): positive_document_ids is not a JSON or Python list, but '[x]'" in problems[1]
+    assert lines["data.train"].startswith("not counted, because rows are invalid")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dpr_lightning.data.plan._MOST_TEXT_BYTES", 10)
+        _, problems = plan("train", *bad)
+        assert len(problems) == 2 and "row 4" in problems[0]  # a field of its own; the ids are not checked
+        lines, problems = plan("train", *ids("q0,p0,who", "q1,nope,who"))
+        unread = f"2 rows, not checked: whether {tmp_path}/passages.jsonl has the texts of its ids"
+        assert problems == [] and lines["data.train"].startswith(unread) and "steps" not in lines
+        code, _, err = command("train", *ids("q0,p0,who", "q1,nope,who"))  # which converts the corpus
+        assert code == 1 and "the corpus has no passage 'nope'" in err
+        _, problems = plan("train", *ids("q0,p0,who", "q1,no,who"))
+        assert "the corpus has no passage 'no'" in problems[0]
+
+
+def test_a_plan_names_invalid_rows_of_the_texts(plan, ids, tmp_path):
+    write_jsonl(tmp_path / "passages.jsonl", [passage(1) | {"docid": ""}])
+    lines, problems = plan("train", *ids("q0,p0,who"))
+    assert problems[0] == f'data.corpus: {tmp_path}/passages.jsonl, row 1 (docid ""): docid is empty.'
+    assert lines["data.train"].startswith("not counted")
+
+
+def test_missing_texts_of_ids_name_their_key(plan, command, settings, tmp_path):
+    qrels = tmp_path / "train_qrels.csv"
+    qrels.write_text("query-id,corpus-id,score\nq1,d1,1\n")
+    settings = [*settings, f"data.train={qrels}", "data.dev=null"]
+    expected = f"data.train: {qrels} has ids without texts. Set data.queries.train to the texts of its queries."
+    _, problems = plan("train", *settings)
+    assert expected in problems
+    code, _, err = command("train", *settings)
+    assert (code, err) == (1, f"{expected}\n")
 
 
 def test_a_full_disk_is_named_with_what_is_needed(tmp_path):

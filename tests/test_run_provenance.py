@@ -79,6 +79,14 @@ def test_a_model_of_another_run_brings_its_training(command, settings, finished_
     assert run_settings(RunDir(tmp_path / "other"), "test").model_dir == finished_run / "model"
 
 
+def test_a_call_that_failed_brings_no_training(command, settings, finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "other")
+    before = stages(RunDir(finished_run))
+    assert command("encode", *settings, f"model_dir={tmp_path}/other/model", "side=query", "encode.dim=0")[0] == 1
+    write_run_provenance(RunDir(finished_run))
+    assert stages(RunDir(finished_run)) == before
+
+
 def test_a_training_of_a_sweep_is_found_beside_its_run(command, settings, finished_run, tmp_path):
     jobs = [word for word in settings if not word.startswith("run_dir=")]
     assert command("train", *jobs, f"run_dir={tmp_path}/sweep", "trainer.max_steps=1", "-m", "seed=choice(5)")[0] == 0

@@ -73,6 +73,14 @@ def test_the_last_call_s_mistake_is_shown_until_it_succeeds(command, settings, f
     assert [end["exit_code"] for end in ends] == [0, 1, *([0] if mended else [])]
 
 
+def test_the_log_of_a_failed_call_is_on_one_line(command, settings, finished_run):
+    assert command("evaluate", *settings, "overwrite=true", "topk=[0]")[0] == 1
+    (failed,) = [line for line in status(RunDir(finished_run)) if line.state == "failed"]
+    lines = assert_succeeds(run_script("status", finished_run)).splitlines()
+    assert lines[-1] == f"last call of evaluate failed {failed.about}" and len(lines[-1]) > 80
+    assert lines[-1].endswith(")") and all(len(line) <= 80 for line in lines[1:-1])
+
+
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
     assert assert_mistake(run_script("status", tmp_path / "no")) == (
         f"{tmp_path}/no is not a folder. Give the folder of a run, such as runs/nq."

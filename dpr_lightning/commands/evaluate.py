@@ -69,8 +69,14 @@ def evaluate(config: Config) -> str:
         call=this_call(config),
     )
     write_run_provenance(run)
-    table = config.call(accuracy_table, "data", name=config["name"], metrics=evaluation.metrics)
+    table = config.call(accuracy_table, "data", name=_system(config), metrics=evaluation.metrics)
     return f"{table}\n{evaluation.summary}{_report(config, evaluation)}"
+
+
+def _system(config: Config) -> str:
+    """Return what is evaluated: the run, its folder if that has another name, the method and a given ranking."""
+    folder, ranking = Path(config["run_dir"]).absolute().name, Path(config["run_file"] or "").name
+    return ", ".join(dict.fromkeys(filter(None, (config["name"], folder, config["method"], ranking))))
 
 
 def _report(config: Config, evaluation: Evaluation) -> str:
@@ -80,7 +86,8 @@ def _report(config: Config, evaluation: Evaluation) -> str:
 
     if (file := evaluation.folder / REPORT).exists():
         return ""
-    evaluations, name = {config["name"]: evaluation.folder}, config["name"]
+    name = _system(config)
+    evaluations = {name: evaluation.folder}
     if against := evaluation.metrics.get("against"):
         other = against["name"] if against["name"] != name else against["run"]
         evaluations = {other: evaluation_folder(Path(against["run"]), config["split"]), **evaluations}

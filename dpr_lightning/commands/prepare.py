@@ -23,7 +23,8 @@ def add_plan(config: Config, plan: Plan) -> None:
 
     kinds = {"data.train": "training", "data.dev": "training", "data.corpus": "corpus"}
     for key in _data_keys(config):
-        texts = {"corpus": config["data.corpus"], "queries": config[f"data.queries.{key.rpartition('.')[2]}"]}
+        of_kind = {"corpus": "data.corpus", "queries": f"data.queries.{key.rpartition('.')[2]}"}
+        texts = {kind: (name, config[name]) for kind, name in of_kind.items()}
         kind = kinds.get(key, "queries")
         config.call(count_rows, "data", plan=plan, files=config[key], kind=kind, name=key, texts=texts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,21 +70,26 @@ def add_plan(config: Config, plan: Plan) -> None:
     from dpr_lightning.training.plan import add_space
     from dpr_lightning.training.space import training_space
 
-    plan.add("settings", config.described(_PLANNED))
     files, weights = config["data.train"], config["data.train_weights"]
     entries = [files] if isinstance(files, str) or weights is None else files
     found = [_count(config, plan, "train", entry) for entry in entries]
     counted = [rows for rows in found if rows is not None]
     if config["data.dev"]:
         _count(config, plan, "dev", config["data.dev"])
-    length = None
+    length = module = None
     if len(counted) == len(found):
         with plan.collected():
             length = _add_length(config, plan, counted)
-    if not is_on_this_machine(config["model.name_or_path"]):
-        plan.add("model", f"{config['model.name_or_path']} is not on this machine yet: space is not estimated")
+    name = config["model.name_or_path"]
+    if not is_on_this_machine(name):
+        plan.add("model", f"{name} is neither a folder seen from {Path.cwd()} nor fetched yet: space is not estimated")
+    else:
+        with plan.collected():
+            module = _load(config)
+            config.values["model"] |= asdict(module.settings)
+    plan.add("settings", config.described(_PLANNED))
+    if module is None:
         return
-    module = _load(config)
     run = RunDir(Path(config["run_dir"]))
     space = config.call(training_space, "checkpoint", module=module, run=run, length=length)
     config.call(add_space, "checkpoint", "", plan=plan, run=run, module=module, space=space)
@@ -99,7 +105,6 @@ def _add_length(config: Config, plan: Plan, rows: list[int]) -> Length:
 
     config.call(check_loading, "data", "")
     config.call(check_weights, "data")
-    config.instantiate("trainer")  # checks the types
     trainer: dict[str, Any] = config.values["trainer"]
     parts = list(zip(rows, config["data.train_weights"] or [1.0], strict=True))
 
@@ -108,6 +113,7 @@ def _add_length(config: Config, plan: Plan, rows: list[int]) -> Length:
         return len(config.call(TrainingBatches, rows=sum(rows), weights=parts, **options))
 
     trainer |= automatic_settings(trainer, batches_per_epoch=batches_per_epoch)
+    config.instantiate("trainer")  # checks the types
     devices = processes(trainer)
     length = count_steps(trainer, batches_per_epoch(devices))
     add_steps(plan, length, rows=sum(rows), batches=batches_per_epoch(devices), devices=devices)
@@ -118,7 +124,8 @@ def _count(config: Config, plan: Plan, part: str, files: Any) -> int | None:
     """Count the rows of training or dev files, which may name the texts of corpus and queries by ids."""
     from dpr_lightning.data.plan import count_rows
 
-    key, texts = f"data.{part}", {"corpus": config["data.corpus"], "queries": config[f"data.queries.{part}"]}
+    key, of_kind = f"data.{part}", {"corpus": "data.corpus", "queries": f"data.queries.{part}"}
+    texts = {kind: (name, config[name]) for kind, name in of_kind.items()}
     counted = config.call(count_rows, "data", plan=plan, files=files, kind="training", name=key, texts=texts)
     return counted.rows if counted else None
 

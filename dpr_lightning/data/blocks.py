@@ -6,7 +6,6 @@ block that has anything unusual, so that the result never depends on which of th
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import csv
 import json
@@ -198,24 +197,11 @@ def split_fields(line: str, delimiter: str, *, quoted: bool) -> list[str] | None
 
 
 def record_of(file: Path, row: int, names: Sequence[str], fields: list[str]) -> dict[str, Any]:
-    """Return the fields by name; `answers` that are written as a Python or JSON list become a list."""
+    """Return the fields by name."""
     if len(fields) != len(names):
         problem = f"{len(fields)} fields instead of {len(names)} ({', '.join(names)})"
         raise UserError(f"{file}, row {row}: {problem}. Correct the line.")
-    record: dict[str, Any] = dict(zip(names, fields, strict=True))
-    if "answers" in record:
-        record["answers"] = literal_list(record["answers"])
-    return record
-
-
-def literal_list(text: str) -> Any:
-    """Return the list that a text spells in Python, None for an empty text, and other texts as they are."""
-    if not text.strip():
-        return None
-    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-        value = ast.literal_eval(text.strip())
-        return value if isinstance(value, list) else text
-    return text
+    return dict(zip(names, fields, strict=True))
 
 
 def _select(table: pa.Table, fields: Sequence[str]) -> pa.Table:

@@ -27,6 +27,7 @@ import xxhash
 
 from dpr_lightning.data.blocks import Block, Numbered, Records, content_of, json_lines_of
 from dpr_lightning.data.cache import Facts
+from dpr_lightning.data.cells import with_lists
 from dpr_lightning.data.containers import Table, read_file, read_records
 from dpr_lightning.data.layouts import Layout
 from dpr_lightning.data.schema import CORPUS, InvalidRowError, Schema
@@ -126,7 +127,7 @@ def checked_rows(
             for part in parts:
                 for row, problem in part.problems:
                     problems.add(number, row, problem)
-                valid = _without_repeated(part, number, schema, seen, problems) if schema.unique else part
+                valid = _without_repeated(part, number, source, schema, seen, problems) if schema.unique else part
                 if valid.rows.num_rows:
                     yield valid.rows, content_of(valid.lines)
                     rows += valid.rows.num_rows
@@ -193,20 +194,23 @@ def _check_rows(records: Iterator[Numbered], source: Input, schema: Schema) -> I
     """Yield the valid rows in batches that are limited by rows and by bytes."""
     encode = json.JSONEncoder(ensure_ascii=False).encode
     header = source.table is not None and source.table.header
+    lists = source.layout.list_fields if source.table else []
     batch: list[tuple[int, Any, bytes]] = []
     problems: list[tuple[int, str]] = []
     size = 0
     for row, record in records:
         try:
-            checked = schema.check(source.layout.record(row - 1 - header, record, source.texts))
+            given = with_lists(record, lists) if lists else record
+            checked = schema.check(source.layout.record(row - 1 - header, given, source.texts))
             line = f"{encode(checked)}\n".encode()
             if len(line) > _ROW_BYTES:
                 raise InvalidRowError(f"the row has {len(line):,} bytes, more than {_ROW_BYTES:,}")
         except InvalidRowError as error:
-            field = source.layout.names.get(schema.id_field, schema.id_field)
-            id_ = record.get(field, record.get(schema.id_field)) if isinstance(record, dict) else None
+            fields = record if isinstance(record, dict) else {}
+            field = source.layout.name_of(schema.id_field, fields)
+            id_ = fields.get(field, fields.get(schema.id_field))
             named = f" ({field} {_quoted(id_)})" if isinstance(id_, str | int) else ""
-            problems.append((row, f"{named}: {source.layout.problem(str(error))}"))
+            problems.append((row, f"{named}: {source.layout.problem(str(error), fields)}"))
             continue
         if batch and (len(batch) == _BATCH_ROWS or size + len(line) > _BATCH_BYTES):
             yield _checked_batch(batch, schema, problems)
@@ -222,14 +226,17 @@ def _checked_batch(batch: list[tuple[int, Any, bytes]], schema: Schema, problems
     return _Checked(rows, lines, [row for row, _, _ in batch], problems)
 
 
-def _without_repeated(part: _Checked, file: int, schema: Schema, seen: SeenIds, problems: Problems) -> _Checked:
+def _without_repeated(
+    part: _Checked, file: int, source: Input, schema: Schema, seen: SeenIds, problems: Problems
+) -> _Checked:
     """Return the rows whose id is new."""
     ids = part.rows.column(schema.id_field).to_pylist()
     is_new = seen.add(ids)
     if is_new.all():
         return part
+    field = source.layout.name_of(schema.id_field, source.table.names if source.table else ())
     for position in np.flatnonzero(~is_new):
-        problem = f": {schema.id_field} {_quoted(ids[position])} is also in an earlier row"
+        problem = f": {field} {_quoted(ids[position])} is also in an earlier row"
         problems.add(file, part.numbers[int(position)], problem)
     mask = pa.array(is_new)
     return _Checked(part.rows.filter(mask), part.lines.filter(mask), [], [])

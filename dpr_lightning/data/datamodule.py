@@ -100,7 +100,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.collate = Collator(inputs)
         queries = queries or {}
         options: dict[str, Any] = {"skip_invalid": skip_invalid, "format": format, "corpus": corpus}
-        mixture = open_mixture(train, train_weights, queries=queries.get("train"), **options)
+        mixture = open_mixture(
+            train, train_weights, queries=queries.get("train"), queries_name="queries.train", **options
+        )
         rows, self._weights, fingerprint = mixture
         self.fingerprints = {"train": (len(rows), fingerprint)}
         self.train_examples = TrainingExamples(
@@ -109,7 +111,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self._resume_at: dict[str, int] = {}
         self.dev_examples = None
         if dev:
-            source = open_training(dev, name="dev", queries=queries.get("dev"), **options)
+            source = open_training(dev, name="dev", queries=queries.get("dev"), queries_name="queries.dev", **options)
             self.fingerprints["dev"] = (len(source.rows), source.fingerprint)
             self.dev_examples = DevExamples(source.rows, negatives=dev_negatives)
 

@@ -6,7 +6,7 @@ A new layout is one more entry of `LAYOUTS`, and of `SHAPES` if it is a table wi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from dpr_lightning.data.blocks import Numbered, literal_list
+from dpr_lightning.data.blocks import Numbered
+from dpr_lightning.data.cells import LIST_FIELDS, parse_list
 from dpr_lightning.data.grouping import consecutive_triples, judged_queries, relevant_passages
 from dpr_lightning.data.schema import InvalidRowError, Record
 from dpr_lightning.data.texts import Texts
@@ -29,7 +30,7 @@ class Layout(NamedTuple):
         name: The value of `format` that selects it.
         kind: What the file has.
         fields: The fields that identify it; `a|b` is either of two.
-        names: The file's field for each field of our schema.
+        names: The file's field for each field of our schema; `a|b` is either of two.
         convert: Returns the record in our schema, given its position from 0, the record and the texts of ids; None
             renames fields.
         convert_columns: Does the same for a table of passages, whose columns have our names.
@@ -58,9 +59,19 @@ class Layout(NamedTuple):
             return self.convert(position, record, texts)
         return {ours: record[theirs] for ours, theirs in self.names.items() if theirs in record}
 
-    def problem(self, message: str) -> str:
+    @property
+    def list_fields(self) -> list[str]:
+        """The file's fields that have lists."""
+        return [name for names in self.names.values() for name in names.split("|") if name in LIST_FIELDS]
+
+    def name_of(self, field: str, fields: Container[str]) -> str:
+        """Return the file's name for a field of our schema: the first possible one among its fields."""
+        options = self.names.get(field, field).split("|")
+        return next((option for option in options if option in fields), options[0])
+
+    def problem(self, message: str, fields: Container[str]) -> str:
         """Return a message of our schema in terms of the file's fields."""
-        return re.sub(r"^\w+", lambda field: self.names.get(field[0], field[0]), message)
+        return re.sub(r"^\w+", lambda field: self.name_of(field[0], fields), message)
 
 
 def text_id(text: str) -> str:
@@ -88,9 +99,9 @@ def _first_lines_are_titles(passages: pa.Table) -> pa.Table:
 
 
 def _fair_question(position: int, record: Record, texts: Texts) -> Record:
-    """Number questions from 0, as other programs number the lines of FAIR's question files."""
-    query_id = record.get("query_id")
-    given = {"query_id": str(position) if query_id is None else query_id}
+    """Number questions without ids from 0, as other programs number the lines of FAIR's question files."""
+    ids = (record[field] for field in _QUERY_IDS if record.get(field) is not None)
+    given = {"query_id": next(ids, str(position))}
     names = (("query", "query"), ("question", "query"), ("answer", "answers"), ("answers", "answers"))
     return given | {ours: record[theirs] for theirs, ours in names if theirs in record}
 
@@ -151,7 +162,7 @@ def _by_ids(position: int, record: Record, texts: Texts) -> Record:
         field = f"{label}_passages"
         ids = record.get(f"{label}_document_ids") or []
         if not isinstance(ids, list):
-            raise InvalidRowError(f"{field} is not a list")
+            raise InvalidRowError(f'{field} is not a list of ids, such as ["7", "9"]')
         converted[field] = [texts.passage(docid, field) for docid in ids]
     return converted
 
@@ -170,13 +181,17 @@ def _pair(position: int, record: Record, texts: Texts) -> Record:
     return {"query_id": text_id(query) if isinstance(query, str) else "", "query": query} | passages
 
 
-_FAIR = {"query": "question", "positive_passages": "positive_ctxs", "negative_passages": "hard_negative_ctxs"}
-_RESULTS = _FAIR | {"positive_passages": "ctxs", "negative_passages": "ctxs"}
-_IDS = {"positive_passages": "positive_document_ids", "negative_passages": "negative_document_ids"}
+_OURS = {name: name for name in ("answers", "positive_passages", "negative_passages", "scores")}
+_QUERY_IDS = ("query_id", "id", "_id", "qid", "question_id")
+_QUESTION = {"query_id": "|".join(_QUERY_IDS), "query": "question|query", "answers": "answers|answer"}
+_FAIR = _QUESTION | {"positive_passages": "positive_ctxs", "negative_passages": "hard_negative_ctxs|negative_ctxs"}
+_RESULTS = _QUESTION | {"positive_passages": "ctxs|contexts", "negative_passages": "ctxs|contexts"}
+_TEVATRON_2 = {"query": "query_text|query", "answers": "answers|answer"}
+_IDS = _TEVATRON_2 | {"positive_passages": "positive_document_ids", "negative_passages": "negative_document_ids"}
 _PYSERINI = {"docid": "id", "text": "contents"}
 _PASSAGE = {"docid": "docid", "title": "title", "text": "text"}
 _QRELS = {"query_id": "query-id", "positive_passages": "corpus-id", "negative_passages": "corpus-id"}
-_PAIR = {"query": "anchor", "positive_passages": "positive", "negative_passages": "negative"}
+_PAIR = {"query": "anchor|query", "positive_passages": "positive", "negative_passages": "negative"}
 _PIDS = {"query_id": "qid", "positive_passages": "positive_pid", "negative_passages": "negative_pid"}
 _TRIPLE = ("qid", "positive_pid", "negative_pid")
 _LOOKED_UP: tuple[Kind, ...] = ("corpus", "queries")
@@ -186,18 +201,14 @@ LAYOUTS = (
     Layout("pyserini", "corpus", ("id", "contents"), _PYSERINI, _first_line_is_title, _first_lines_are_titles),
     Layout("fair_dpr", "corpus", ("id", "text"), _PASSAGE | {"docid": "id"}),
     Layout("msmarco", "corpus", ("pid", "passage"), {"docid": "pid", "text": "passage"}),
-    Layout("tevatron", "queries", ("query_id", "query"), {}, _as_it_is),
-    Layout(
-        "tevatron", "queries", ("query_id", "query_text"), {"query": "query_text", "answers": "answer"}, _tevatron_2
-    ),
+    Layout("tevatron", "queries", ("query_id", "query"), {"answers": "answers"}, _as_it_is),
+    Layout("tevatron", "queries", ("query_id", "query_text"), _TEVATRON_2, _tevatron_2),
     Layout("beir", "queries", ("_id", "text"), {"query_id": "_id", "query": "text"}),
     Layout("beir", "queries", ("query-id", "corpus-id"), _QRELS, _by_ids, group=judged_queries, ids=("queries",)),
-    Layout("fair_dpr", "queries", ("question",), _FAIR, _fair_question),
+    Layout("fair_dpr", "queries", ("question",), _QUESTION, _fair_question),
     Layout("msmarco", "queries", ("qid", "query"), {"query_id": "qid", "query": "query"}),
-    Layout("tevatron", "training", ("query_id", "query", "positive_passages"), {}, _as_it_is),
-    Layout(
-        "tevatron", "training", ("query_id", "query_text", "positive_passages"), {"query": "query_text"}, _tevatron_2
-    ),
+    Layout("tevatron", "training", ("query_id", "query", "positive_passages"), _OURS, _as_it_is),
+    Layout("tevatron", "training", ("query_id", "query_text", "positive_passages"), _TEVATRON_2, _tevatron_2),
     Layout(
         "tevatron",
         "training",
@@ -233,7 +244,7 @@ def _has_digit(cells: list[str]) -> bool:
 SHAPES = (
     Shape("corpus", ("pid", "passage"), _has_digit),
     Shape("corpus", ("docid", "url", "title", "text"), lambda cells: cells[1].startswith("http")),
-    Shape("queries", ("question", "answers"), lambda cells: isinstance(literal_list(cells[1]), list), quoted=True),
+    Shape("queries", ("question", "answers"), lambda cells: parse_list(cells[1]) is not None, quoted=True),
     Shape("queries", ("qid", "query"), _has_digit),
     Shape("training", _TRIPLE, lambda cells: all(cell.isdigit() for cell in cells)),
     Shape("training", ("query", "positive", "negative"), lambda cells: all(" " in cell for cell in cells)),

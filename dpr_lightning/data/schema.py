@@ -30,12 +30,12 @@ class Schema(NamedTuple):
 def check_training_row(record: Any) -> Record:
     """Return a row with `query_id, query, answers, positives, negatives`, where each passage has a `score` or None.
 
-    The record has `query_id, query, positive_passages, negative_passages` and optional `answers`. Optional `scores` are
-    a teacher's, first of the positive and then of the negative passages.
+    The record has `query_id, query, positive_passages` and optional `answers` and `negative_passages`. Optional
+    `scores` are a teacher's, first of the positive and then of the negative passages.
     """
     row = check_query(record)
     row["positives"] = _passages(record, "positive_passages")
-    row["negatives"] = _passages(record, "negative_passages")
+    row["negatives"] = [] if record.get("negative_passages") is None else _passages(record, "negative_passages")
     if not row["positives"]:
         raise InvalidRowError("positive_passages is empty, but a training question needs one")
     passages = [*row["positives"], *row["negatives"]]
@@ -51,7 +51,7 @@ def check_query(record: Any) -> Record:
         raise InvalidRowError("query is empty")
     answers = [] if record.get("answers") is None else record["answers"]
     if not isinstance(answers, list) or not all(isinstance(answer, str) and answer.strip() for answer in answers):
-        raise InvalidRowError("answers is not a list of non-empty strings")
+        raise InvalidRowError('answers is not a list of non-empty strings, such as ["Lisbon", "Lisboa"]')
     _check_utf8("".join(answers), "answers")
     return {"query_id": query_id, "query": query, "answers": answers}
 

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _log = logging.getLogger(__name__)
-_FORMAT = 5  # raise it when the cached form changes
+_FORMAT = 6  # raise it when the cached form changes
 _SCHEMAS: dict[Kind, Schema] = {"training": TRAINING, "queries": QUERIES, "corpus": CORPUS}
 Files = str | Sequence[str] | None
+TextFiles = Mapping[Kind, tuple[str, Files]]
 
 
 class Source(NamedTuple):
@@ -48,13 +49,13 @@ class Options(NamedTuple):
         name: The argument that the files come from, for messages.
         skip_invalid: Count and skip invalid rows instead of raising.
         format: The layout of the files; None recognizes it.
-        texts: By kind, the files with the texts of ids.
+        texts: By kind, the files with the texts of ids, and the argument that they come from.
     """
 
     name: str
     skip_invalid: bool
     format: str | None
-    texts: dict[str, Files]
+    texts: TextFiles
 
 
 def open_training(
@@ -65,12 +66,14 @@ def open_training(
     format: str | None = None,
     corpus: Files = None,
     queries: Files = None,
+    queries_name: str = "queries",
 ) -> Source:
     """Return rows `query_id, query, answers, positives, negatives`; a passage is `{docid, title, text, score}`.
 
     `corpus` and `queries` have the texts of files that only name ids, unless a file of judgments is in a BEIR folder.
+    `queries_name` is the argument that `queries` come from, for messages.
     """
-    texts = {"corpus": corpus, "queries": queries}
+    texts: TextFiles = {"corpus": ("corpus", corpus), "queries": (queries_name, queries)}
     return _open(request(files, "training", Options(name, skip_invalid, format, texts)))
 
 
@@ -162,12 +165,12 @@ def _find_texts(file: Path, kinds: Sequence[Kind], options: Options) -> dict[Kin
             for folder in (file.parent.parent, file.parent)
             for path in sorted(glob.glob(f"{glob.escape(str(folder))}/{kind}.jsonl*"))  # noqa: PTH207
         ]
-        files = [str(beside[0])] if beside else options.texts.get(kind)
+        name, files = (options.name, [str(beside[0])]) if beside else options.texts.get(kind, (kind, None))
         if not files:
-            missing = f"Set `{kind}`" if kind in options.texts else f"Put {kind}.jsonl beside it"
-            raise UserError(f"{options.name}: {file} has ids without texts. {missing} to the texts of its {kind}.")
-        name, format = (options.name, None) if beside else (kind, options.format)
-        found[kind] = files, kind, Options(name, options.skip_invalid, format, {})
+            set_it = f"Set `{name}` to the texts of its {kind}"
+            remedy = set_it if kind in options.texts else f"Put {kind}.jsonl with their texts beside it"
+            raise UserError(f"{options.name}: {file} has ids without texts. {remedy}.")
+        found[kind] = files, kind, Options(name, options.skip_invalid, None if beside else options.format, {})
     return found
 
 

@@ -19,6 +19,7 @@ from dpr_lightning.errors import UserError, check_at_least
 Tokens = dict[str, Tensor]  # input_ids and attention_mask, both [N, L] int64
 MULTIPLE = 8
 """Batches are padded to a multiple of this number of tokens."""
+_TEXTS_AT_ONCE = 1024  # that are tokenized; what a tokenizer returns takes about ten times as much memory as the ids
 
 
 class InputTokenizer:
@@ -84,16 +85,17 @@ class InputTokenizer:
         return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
     def _encode(self, texts: list[str], pairs: list[str] | None, max_length: int) -> list[list[int]]:
-        if not texts:
-            return []
-        encoded = self.tokenizer(
-            texts,
-            pairs,
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
-        ids: list[list[int]] = encoded["input_ids"]
+        ids: list[list[int]] = []
+        for first in range(0, len(texts), _TEXTS_AT_ONCE):
+            part = slice(first, first + _TEXTS_AT_ONCE)
+            encoded = self.tokenizer(
+                texts[part],
+                pairs[part] if pairs is not None else None,
+                truncation=True,
+                max_length=max_length,
+                padding=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+            ids += encoded["input_ids"]
         return ids

@@ -19,6 +19,8 @@ from dpr_lightning.run_dir import RunDir
 
 _MEASURED_S = 3.0
 _CHUNKS = 3  # that are in work at a time: tokenized, encoded, written
+_TOKENIZED = 2  # chunks whose tokens are in memory: of the next one and of the one that is encoded
+_BYTES_PER_TOKEN = 36  # a Python number in a list
 _BYTES_PER_ROW = 28  # of a shard in memory: its id and what finding it takes, about
 
 
@@ -68,10 +70,11 @@ def add_encoding(
     plan.add("model", f"{encoder.dim} dimensions, {parameters:,} parameters of the {encoder.side} encoder")
     weights = sum(one.numel() * one.element_size() for one in encoder.encoder.parameters())
     chunks = _CHUNKS * encoder.chunk_size * encoder.dim * 4
+    tokens = _BYTES_PER_TOKEN * min(_TOKENIZED * encoder.chunk_size, rows) * _longest(encoder)
     ids = _BYTES_PER_ROW * max(left.values(), default=0)
     plan.add_memory(
-        weights + min(chunks, 4 * encoder.dim * rows) + ids,
-        "weights, chunks and ids of a process, besides torch itself",
+        weights + min(chunks, 4 * encoder.dim * rows) + tokens + ids,
+        "weights, chunks, tokens and ids of a process, besides torch itself",
     )
     if rows and sample:
         speed = rows_per_second(encoder, sample)
@@ -81,14 +84,17 @@ def add_encoding(
 
 def rows_per_second(encoder: ShardEncoder, sample: Sequence[Mapping[str, Any]]) -> float:
     """Return how many rows a device encodes per second, measured for a few seconds after a first group of rows."""
-    longest = encoder.inputs.query_max_length if encoder.side == "query" else encoder.inputs.passage_max_length
-    size = min(len(sample), max(64, 4 * encoder.tokens_per_batch // longest))
+    size = min(len(sample), max(64, 4 * encoder.tokens_per_batch // _longest(encoder)))
     groups = itertools.cycle([sample[first : first + size] for first in range(0, len(sample) - size + 1, size)])
     _encode(encoder, next(groups))  # loads kernels and fills caches
     start, done = time.perf_counter(), 0
     while (seconds := time.perf_counter() - start) < _MEASURED_S:
         done += _encode(encoder, next(groups))
     return done / seconds
+
+
+def _longest(encoder: ShardEncoder) -> int:
+    return encoder.inputs.query_max_length if encoder.side == "query" else encoder.inputs.passage_max_length
 
 
 def _encode(encoder: ShardEncoder, rows: Sequence[Mapping[str, Any]]) -> int:

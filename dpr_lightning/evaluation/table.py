@@ -6,14 +6,13 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
 Figures = Mapping[str, Mapping[int, float]]  # system -> cutoff -> accuracy
 _PUBLISHED_SPLIT = "test"
-_NARROW_COLUMN = 17  # columns of the terminal that an interval takes with its borders
-_NO_LIMIT = 10_000
 
 
 def accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures, width: int | None = None) -> str:
@@ -28,8 +27,9 @@ def accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures, wi
     output = io.StringIO()
     console = Console(file=output, width=width or Console().width)
     if metrics["accuracy"]:
-        for table in _accuracy_tables(name, metrics, published, console.width):
-            console.print(table)
+        title = f"answer accuracy, {metrics['questions']:,} questions"
+        console.print(title, style="italic", soft_wrap=True, highlight=False)
+        console.print(_accuracy_table(metrics, name, published))
     if metrics.get("qrels"):
         without = metrics["judged_without_relevant"]
         extra = f", {without:,} of them without a relevant passage" if without else ""
@@ -41,29 +41,17 @@ def accuracy_table(name: str, metrics: Mapping[str, Any], published: Figures, wi
     return output.getvalue().rstrip()
 
 
-def _accuracy_tables(name: str, metrics: Mapping[str, Any], published: Figures, width: int) -> list[Table]:
-    """Return one table, or if it is wider than `width`, tables of fewer cutoffs with the intervals below the means."""
-    cutoffs = [int(k) for k in metrics["accuracy"]]
-    whole = _accuracy_table(name, metrics, published, cutoffs)
-    if Console(width=_NO_LIMIT).measure(whole).maximum <= width:
-        return [whole]
-    at_once = max(1, (width - _NARROW_COLUMN - 1) // _NARROW_COLUMN)  # one column is for the names
-    parts = [cutoffs[start : start + at_once] for start in range(0, len(cutoffs), at_once)]
-    return [_accuracy_table(name, metrics, published, part, separator="\n") for part in parts]
-
-
-def _accuracy_table(
-    name: str, metrics: Mapping[str, Any], published: Figures, topk: Sequence[int], separator: str = " "
-) -> Table:
-    means, intervals = metrics["accuracy"], metrics["interval"]
-    table = Table(title=f"answer accuracy, {metrics['questions']:,} questions", title_justify="left")
-    table.add_column("system", overflow="fold")
-    for k in topk:
-        table.add_column(f"top-{k}", justify="right", no_wrap=True)
-    cells = [f"{means[k]:.3f}{separator}[{intervals[k][0]:.3f}, {intervals[k][1]:.3f}]" for k in [str(k) for k in topk]]
-    table.add_row(Text(f"{name} (measured)"), *cells)
-    for system, figures in comparable(published, metrics["split"]).items():
-        table.add_row(Text(f"{system} (published)"), *(f"{figures[k]:g}" if k in figures else "" for k in topk))
+def _accuracy_table(metrics: Mapping[str, Any], name: str, published: Figures) -> Table:
+    """Return a row for each cutoff of the run, and below it those of the published figures at this cutoff."""
+    table = _table("cutoff", "system", "mean", "95 %")
+    others = comparable(published, metrics["split"])
+    for k, mean in metrics["accuracy"].items():
+        table.add_row(f"top-{k}", Text(f"{name} (measured)"), f"{mean:.3f}", _interval(metrics["interval"][k]))
+        for system, figures in others.items():
+            if int(k) in figures:
+                table.add_row(f"top-{k}", Text(f"{system} (published)"), f"{figures[int(k)]:<5g}", "")
+        if others:
+            table.add_section()
     return table
 
 
@@ -73,14 +61,24 @@ def comparable(published: Figures, split: str) -> Figures:
 
 
 def _judged_table(metrics: Mapping[str, Any]) -> Table:
-    table = Table()
-    table.add_column("measure")
-    table.add_column("mean", justify="right")
-    table.add_column("95 %", justify="right")
+    table = _table("measure", "mean", "95 %")
     for measure, value in metrics["qrels"].items():
-        low, high = metrics["qrels_interval"][measure]
-        table.add_row(Text(measure), f"{value:.3f}", f"[{low:.3f}, {high:.3f}]")
+        table.add_row(Text(measure), f"{value:.3f}", _interval(metrics["qrels_interval"][measure]))
     return table
+
+
+def _table(*heads: str) -> Table:
+    """Return a table whose last two columns have figures, which do not break; names do if the terminal is narrow."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for head in heads:
+        is_figure = head in heads[-2:]
+        justify: JustifyMethod = "right" if is_figure else "left"
+        table.add_column(head, justify=justify, overflow="fold", no_wrap=is_figure or head == "cutoff")
+    return table
+
+
+def _interval(ends: Sequence[float]) -> str:
+    return f"[{ends[0]:.3f}, {ends[1]:.3f}]"
 
 
 def _against(metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from dpr_lightning.errors import UserError, error_prefix
 from dpr_lightning.model.checks import check_pooling, check_vocabulary
 from dpr_lightning.model.checksums import check_checksums
 from dpr_lightning.model.encoder import PROJECTION_FOLDER, Encoder, position_ids
-from dpr_lightning.model.folder import saved_settings
+from dpr_lightning.model.folder import check_hub, saved_settings
 from dpr_lightning.model.foreign import EncoderFiles, Foreign
 from dpr_lightning.model.lora import add_adapters, check_lora_keys
 from dpr_lightning.model.pretrained import load_transformer
@@ -112,6 +112,7 @@ def load_bi_encoder(
     """
     folder = Path(name_or_path).expanduser()
     name = str(folder) if folder.is_dir() else str(name_or_path)
+    check_hub(name)
     ours = (folder / SETTINGS_FILE).exists()
     foreign = None if ours else describe(name)
     if ours:

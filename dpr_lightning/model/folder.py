@@ -11,6 +11,7 @@ from dpr_lightning.errors import UserError
 from dpr_lightning.model.settings import SETTINGS_FILE, Settings
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(?:/[\w.-]+)?", re.ASCII)
+_HUB_TIMEOUT_S = 20.0
 
 
 def check_model(name_or_path: str | Path, *, settings: Settings, explicit: Collection[str] = ()) -> None:
@@ -46,6 +47,24 @@ def is_on_this_machine(name_or_path: str | Path) -> bool:
     if Path(name).expanduser().is_dir():
         return True
     return _may_be_on_hub(name) and isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+
+def check_hub(name: str) -> None:
+    """Raise UserError at once if a model has to be fetched from a hub that cannot be reached.
+
+    The libraries that fetch it would try again for a minute.
+    """
+    from huggingface_hub import constants, get_session
+
+    if is_on_this_machine(name) or not _may_be_on_hub(name) or constants.HF_HUB_OFFLINE:
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S)
+    except Exception as error:  # those of the HTTP library
+        raise UserError(
+            f"name_or_path: {name} is not a folder, and the hub, {constants.ENDPOINT}, cannot be reached ({error}). "
+            "Check the network, or give the path of a folder."
+        ) from error
 
 
 def saved_settings(folder: Path, given: Settings, explicit: Collection[str]) -> Settings:

@@ -13,7 +13,6 @@ from dpr_lightning.files import write_json
 SETTINGS_FILE = "dpr_lightning.json"
 _FORMAT = 2
 _FORMAT_1 = ["tied", "pooling", "normalize", "projection_dim", "query_max_length", "passage_max_length", "separator"]
-POOLING_MODES = ("cls", "mean", "last")  # the keys of `POOLING`, which needs torch
 DTYPES = ("float32", "bfloat16")
 LARGEST = 1 << 20  # for lengths and dimensions; far beyond any model, and small enough for every library
 POOLING_MODES = ("cls", "mean", "last")

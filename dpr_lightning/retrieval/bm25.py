@@ -137,6 +137,7 @@ class Bm25:
         numbers, words = self._words.numbered(texts)
         if not words:
             raise UserError("corpus: BM25 finds no words in it but stop words. Set `language` to null, or correct it.")
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # which the import of bm25s has set to DEBUG
         index.index((numbers, words), show_progress=False)
         with atomic_folder(folder) as unfinished:
             index.save(unfinished, show_progress=False)

@@ -15,6 +15,7 @@ from dpr_lightning.run_dir import RunDir
 
 _log = logging.getLogger(__name__)
 _TIMED_STEPS = 20
+_FEW_STEPS = 100
 _BEST = "val/mrr"
 
 
@@ -88,4 +89,23 @@ class TrainingReport(pl.Callback):
             f"{len(data.train_examples):,} questions, {batches}, {total}; "
             f"{validation}; "
             f"a checkpoint every {self.every_n_steps:,} steps and when interrupted, in {self.run.checkpoints}",
+            *_advice(module, steps),
         ]
+
+
+def _advice(module: Any, steps: float) -> list[str]:
+    """Return lines about settings with which a training hardly learns."""
+    lines = []
+    if steps < _FEW_STEPS:
+        lines.append(
+            f"{int(steps)} steps are few: more trainer.max_epochs, a smaller data.batch_size or a higher optimizer.lr "
+            "let the model learn more"
+        )
+    is_learned = isinstance(module.loss, torch.nn.Module) and any(True for _ in module.loss.parameters())
+    temperature = None if is_learned else getattr(module.loss, "temperature", None)
+    if module.bi_encoder.settings.normalize and temperature == 1:
+        lines.append(
+            "scores of normalized embeddings lie between -1 and 1, so the loss hardly tells passages apart with "
+            "loss.temperature=1; 0.05 is usual"
+        )
+    return lines

@@ -356,7 +356,7 @@ def test_a_forced_format_is_the_only_one(tmp_path):
         (
             "c.jsonl",
             '{"_id": "1", "text": "x"}\n{"_id": "1", "text": "y"}\n',
-            'row 2: docid "1" is also in an earlier row',
+            'row 2: _id "1" is also in an earlier row',
         ),
         ("c.jsonl", '{"pid": "1", "passage": "x"}\n{"pid": "2"}\n', 'row 2 (pid "2"): passage is missing'),
     ],

@@ -50,15 +50,16 @@ BAD_PASSAGES = [
     (None, "the row is not an object with fields, but NoneType"),
 ]
 
+EXAMPLE = ', such as ["Lisbon", "Lisboa"]'
 BAD_QUERIES = [
     (without(question(1), "query_id"), "query_id is missing"),
     (without(question(1), "query"), '(query_id "q1"): query is missing'),
     (question(1) | {"query": None}, '(query_id "q1"): query is null'),
     (question(1) | {"query": " \t"}, '(query_id "q1"): query is empty'),
-    (question(1) | {"answers": "bap"}, '(query_id "q1"): answers is not a list of non-empty strings'),
-    (question(1) | {"answers": ""}, '(query_id "q1"): answers is not a list of non-empty strings'),
-    (question(1) | {"answers": ["bap", " "]}, '(query_id "q1"): answers is not a list of non-empty strings'),
-    (question(1) | {"answers": [3]}, '(query_id "q1"): answers is not a list of non-empty strings'),
+    (question(1) | {"answers": "bap"}, '(query_id "q1"): answers is not a list of non-empty strings' + EXAMPLE),
+    (question(1) | {"answers": ""}, '(query_id "q1"): answers is not a list of non-empty strings' + EXAMPLE),
+    (question(1) | {"answers": ["bap", " "]}, '(query_id "q1"): answers is not a list of non-empty strings' + EXAMPLE),
+    (question(1) | {"answers": [3]}, '(query_id "q1"): answers is not a list of non-empty strings' + EXAMPLE),
     (
         question(1) | {"answers": ["\ud83d", "\ude00"]},
         '(query_id "q1"): answers has half of a surrogate pair, which is not a character',
@@ -72,7 +73,7 @@ BAD_TRAINING_ROWS = [
         '(query_id "q1"): positive_passages is empty, but a training question needs one',
     ),
     (training_row(1) | {"positive_passages": None}, '(query_id "q1"): positive_passages is missing or not a list'),
-    (without(training_row(1), "negative_passages"), '(query_id "q1"): negative_passages is missing or not a list'),
+    (training_row(1) | {"negative_passages": "d2"}, '(query_id "q1"): negative_passages is missing or not a list'),
     (
         training_row(1) | {"negative_passages": [passage(2), without(passage(3), "text")]},
         '(query_id "q1"): negative_passages[1].text is missing',

@@ -21,21 +21,19 @@ def printed(metrics, published, name="mine"):
     return accuracy_table(name, metrics, published, width=120) + "\n"
 
 
-def test_measured_figures_stand_above_published_ones():
+def test_measured_figures_stand_above_published_ones_at_each_cutoff():
     lines = printed(METRICS, {"DPR paper": {20: 0.784, 100: 0.86}}).splitlines()
-    assert any("1,234 questions" in line for line in lines)
-    (ours,) = [line for line in lines if "mine (measured)" in line]
-    assert "0.250 [0.200, 0.300]" in ours
-    assert "0.500 [0.450, 0.550]" in ours
-    (theirs,) = [line for line in lines if "DPR paper" in line]
-    assert "DPR paper (published)" in theirs
-    assert "0.784" in theirs
-    assert "0.86" not in theirs
+    assert lines[0] == "answer accuracy, 1,234 questions"
+    assert [line.split() for line in lines[1:] if "top" in line] == [
+        ["top-1", "mine", "(measured)", "0.250", "[0.200,", "0.300]"],
+        ["top-20", "mine", "(measured)", "0.500", "[0.450,", "0.550]"],
+        ["top-20", "DPR", "paper", "(published)", "0.784"],
+    ]
 
 
 @pytest.mark.parametrize("cutoffs", [1, 3, 4, 6])
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_an_interval_does_not_break(width, cutoffs):
+def test_one_table_has_all_cutoffs_and_unbroken_intervals(width, cutoffs):
     topk = [str(10**k) for k in range(cutoffs)]
     metrics = {
         **METRICS,
@@ -44,8 +42,30 @@ def test_an_interval_does_not_break(width, cutoffs):
     }
     text = accuracy_table("optimizer.lr-2e-05+seed-7", metrics, {"DPR, released model": {1: 0.75}}, width=width)
     assert all(len(line) <= width for line in text.splitlines())
-    assert all(f"[0.400, 0.5{i}0]" in text for i in range(cutoffs))
-    assert all(f"top-{k} " in text for k in topk) and "0.75 " in text
+    assert (text.count("answer accuracy"), text.count("cutoff")) == (1, 1)
+    rows = [line.split() for line in text.splitlines() if "top-" in line]
+    measured, published = [row for row in rows if row[-1].endswith("]")], [row for row in rows if row[-1] == "0.75"]
+    assert [(row[0], *row[-3:]) for row in measured] == [
+        (f"top-{k}", "0.500", "[0.400,", f"0.5{i}0]") for i, k in enumerate(topk)
+    ]
+    assert [row[0] for row in published] == ["top-1"] and len(rows) == cutoffs + 1
+    if width >= 80:
+        assert all("optimizer.lr-2e-05+seed-7 (measured)" in " ".join(row) for row in measured)
+
+
+def test_the_row_names_the_run_its_folder_the_method_and_a_given_ranking(command, settings, finished_run):
+    def system(*words):
+        code, out, err = command("evaluate", *settings, "overwrite=true", *words)
+        assert code == 0, err
+        rows = [line for line in out.splitlines() if "(measured)" in line]
+        (named,) = {row.split(" (measured)")[0].split(maxsplit=1)[1] for row in rows}
+        return named
+
+    assert command("search", *settings, "method=bm25")[0] == 0
+    assert system() == "run"
+    assert system("name=mine") == "mine, run"
+    assert system("method=bm25") == "run, bm25"
+    assert system(f"run_file={finished_run}/rankings/test.bm25.trec") == "run, test.bm25.trec"
 
 
 def test_published_figures_are_those_of_the_test_questions():
@@ -64,7 +84,7 @@ def test_a_note_says_what_the_means_run_over():
     assert "2 invalid questions were skipped and do not count\n" in text
     assert "judged passages, 900 of 1,234 questions, 3 of them without a relevant passage\n" in text
     (row,) = [line for line in text.splitlines() if "Success@20" in line]
-    assert row.replace("│", " ").split() == ["Success@20", "0.750", "[0.700,", "0.800]"]
+    assert row.split() == ["Success@20", "0.750", "[0.700,", "0.800]"]
     assert "misses" not in printed(METRICS, {})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.commands import assert_mistake, assert_succeeds, run_script
 from support.embedding_files import write_corpus
-from support.world import ROOT
+from support.world import ROOT, write_jsonl
 
 from dpr_lightning.data.sources import open_corpus, open_queries, open_training
 from dpr_lightning.data.tokenizer import InputTokenizer
@@ -89,6 +89,32 @@ def test_the_script_takes_everything_from_the_run(explained, world, finished_run
     assert "queries: " in assert_mistake(run_script("explain", finished_run, "q3", "--split", "other"))
     named = assert_succeeds(run_script("explain", finished_run, "q3", "--gold", "d9", "d77"))
     assert "GOLD, 1 passage: named by the user\n    d77 is not in the corpus\n" in named
+
+
+def test_a_call_that_failed_or_runs_still_does_not_say_what_a_run_was_evaluated_with(
+    command, settings, world, finished_run, tmp_path
+):
+    before = assert_succeeds(run_script("explain", finished_run, "q3"))
+    rows = [json.loads(line) for line in (world / "test.jsonl").read_text().splitlines()]
+    other = write_jsonl(tmp_path / "other.jsonl", [{**row, "query_id": f"x{i}"} for i, row in enumerate(rows)])
+    changed = [*settings, f"data.queries.test={other}"]
+    assert command("evaluate", *changed, "overwrite=true")[0] == 1
+    assert assert_succeeds(run_script("explain", finished_run, "q3")) == before
+    max(finished_run.glob("logs/evaluate/*/ended.json")).unlink()  # as while it runs, and after `kill -9`
+    assert assert_succeeds(run_script("explain", finished_run, "q3")) == before
+
+
+def test_an_evaluation_of_another_method_does_not_say_what_a_ranking_was_evaluated_with(
+    command, settings, world, finished_run, tmp_path
+):
+    before = assert_succeeds(run_script("explain", finished_run, "q3"))
+    rows = [json.loads(line) for line in (world / "test.jsonl").read_text().splitlines()]
+    other = write_jsonl(tmp_path / "other.jsonl", [{**row, "query_id": f"x{row['query_id']}"} for row in rows])
+    for name in ("search", "evaluate"):
+        words = [*settings, f"data.queries.test={other}", "data.qrels.test=null", "method=bm25"]
+        assert command(name, *words)[0] == 0
+    assert assert_succeeds(run_script("explain", finished_run, "q3")) == before
+    assert "xq3" in assert_succeeds(run_script("explain", finished_run, "xq3", "--method", "bm25"))
 
 
 def test_without_judgments_gold_passages_are_those_with_an_answer(explained, monkeypatch):

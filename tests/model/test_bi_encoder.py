@@ -266,3 +266,12 @@ def test_a_tilde_means_the_home_folder(tmp_path, monkeypatch):
 )
 def test_impossible_settings_are_named(tmp_path, setting, message):
     assert refusal(save_model(tmp_path / "model"), **setting).startswith(message)
+
+
+def test_a_hub_that_cannot_be_reached_is_refused_without_another_attempt(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", None)  # which would try again for a minute
+    message = refusal("someone/encoder")
+    assert message.startswith("name_or_path: someone/encoder is not a folder, and the hub, http://127.0.0.1:1, cannot ")
+    assert message.endswith("Check the network, or give the path of a folder.")

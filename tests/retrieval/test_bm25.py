@@ -1,6 +1,7 @@
 """BM25 ranks by its formula; its index is built once, checked when it is opened, and never used for other data."""
 
 import json
+import logging
 import math
 import random
 from collections import Counter
@@ -41,6 +42,14 @@ def formula(corpus, query, k1, b):
             score += idf * passage[word] / (passage[word] + norm) if passage[word] else 0.0
         scores.append(score)
     return np.array(scores)
+
+
+def test_the_building_of_an_index_logs_our_lines_alone(tmp_path, corpus, caplog):
+    logging.getLogger("bm25s").setLevel(logging.DEBUG)  # as its import does
+    with caplog.at_level(logging.DEBUG):
+        Bm25(tmp_path / "index", corpus, PLAIN)
+    lines = [record.message.split()[:2] for record in caplog.records if "bm25" in record.name]
+    assert lines == [["bm25:", "indexing"], ["bm25:", "built"]]
 
 
 @pytest.mark.parametrize("k1, b", [(0.9, 0.4), (1.2, 0.75), (0.0, 0.0), (2.0, 1.0)])
