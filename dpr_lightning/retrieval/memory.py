@@ -43,7 +43,7 @@ def plan_search(memory: int, passages: ShardedEmbeddings, *, queries: int, depth
     # 2. Bytes per query whose candidates are selected: at most QUERIES_AT_ONCE at a time.
     per_selected = (
         12 * candidates  # result: score 4 and row 8
-        + 24 * candidates  # FAISS's reservoir of 2 x candidates
+        + 28 * candidates  # score 4, order 16 and row 8 of pairs; before, 24 for FAISS's reservoir of 2 x candidates
         + 4 * _FAISS_TILE  # product with a tile of passages
     )
     # 3. Bytes per passage of a block: mapped, and converted from float16; 64 for norm, product and mask of a rescan.

@@ -65,12 +65,20 @@ def score_pairs(queries: NDArray[np.float32], passages: NDArray[np.float32], row
 
     A pair's score depends on nothing but the pair: FAISS sums each inner product by itself, in an order fixed by D and
     the processor, whatever else is scored and however many threads there are.
+
+    Many pairs are scored in the order of the passages, so that a passage is read from memory once for all its queries.
     """
-    scores, each = np.empty(rows.shape, np.float32), np.repeat(np.arange(len(rows)), rows.shape[1])
-    inputs = [np.ascontiguousarray(array) for array in (queries, each, passages, rows)]
-    pointers = [faiss.swig_ptr(array) for array in (*inputs, scores)]
-    faiss.pairwise_indexed_inner_product(queries.shape[1], rows.size, *pointers)  # type: ignore[attr-defined]
-    return scores
+    scores = np.empty(rows.size, np.float32)
+    order = np.argsort(rows, axis=None) if rows.size > PAIRS_AT_ONCE else np.arange(rows.size)
+    queries, passages = np.ascontiguousarray(queries), np.ascontiguousarray(passages)
+    for first in range(0, rows.size, PAIRS_AT_ONCE):
+        pairs = order[first : first + PAIRS_AT_ONCE]
+        inputs = queries, pairs // rows.shape[1], passages, rows.ravel()[pairs]
+        found = np.empty(len(pairs), np.float32)
+        pointers = [faiss.swig_ptr(array) for array in (*inputs, found)]
+        faiss.pairwise_indexed_inner_product(queries.shape[1], len(pairs), *pointers)  # type: ignore[attr-defined]
+        scores[pairs] = found
+    return scores.reshape(rows.shape)
 
 
 class _RunningTopK:
@@ -116,11 +124,8 @@ class _RunningTopK:
         k = min(self.keys.shape[1] + SLACK, len(block))
         for first in range(0, len(self.queries), QUERIES_AT_ONCE):
             rough, rows = self.select(self.queries[first : first + QUERIES_AT_ONCE], block, k)
-            step = max(1, PAIRS_AT_ONCE // k)
-            for start in range(0, len(rows), step):
-                part = slice(start, start + step)
-                queries = np.arange(first + start, first + min(start + step, len(rows)))
-                self._merge_candidates(queries, block, rough[part], rows[part], errors[queries])
+            queries = np.arange(first, first + len(rows))
+            self._merge_candidates(queries, block, rough, rows, errors[queries])
 
     def _merge_candidates(
         self, queries: Rows, block: NDArray[np.float32], rough: Scores, rows: Rows, errors: NDArray[np.float32]
@@ -132,9 +137,9 @@ class _RunningTopK:
         threshold rises to 7.9. Rows that are not candidates have rough scores of at most 6.8: none can enter.
         """
         # 1. Score and merge the candidates that may enter the ranking, and nothing of queries that have none.
-        may_enter = rough >= self._threshold(queries, errors)[:, None]
-        some = may_enter[:, 0]
-        self._merge(queries[some], block, np.where(may_enter, rows, -1)[some])
+        rows[rough < self._threshold(queries, errors)[:, None]] = -1
+        some = rows[:, 0] >= 0
+        self._merge(queries[some], block, rows if some.all() else rows[some])
         # 2. Done, if every row of the block was a candidate.
         if rows.shape[1] == len(block):
             return
@@ -143,7 +148,7 @@ class _RunningTopK:
         threshold = self._threshold(queries, errors)
         for i in np.flatnonzero(rough[:, -1] >= threshold):
             may_enter = block @ self.queries[queries[i]] >= threshold[i]
-            may_enter[rows[i]] = False
+            may_enter[rows[i][rows[i] >= 0]] = False
             others = np.flatnonzero(may_enter)
             for first in range(0, len(others), PAIRS_AT_ONCE):
                 self._merge(queries[i : i + 1], block, others[None, first : first + PAIRS_AT_ONCE])
@@ -155,7 +160,13 @@ class _RunningTopK:
 
     def _merge(self, queries: Rows, block: NDArray[np.float32], rows: Rows) -> None:
         """Merge rows [q, R] of the block into the rankings of some queries; -1 is ignored, a row appears once."""
-        scores = score_pairs(self.queries[queries], block, rows)
+        all_scores = score_pairs(self.queries[queries], block, rows)
+        step = max(1, PAIRS_AT_ONCE // rows.shape[1])
+        for first in range(0, len(rows), step):
+            part = slice(first, first + step)
+            self._merge_scores(queries[part], block, rows[part], all_scores[part])
+
+    def _merge_scores(self, queries: Rows, block: NDArray[np.float32], rows: Rows, scores: Scores) -> None:
         if len(bad := np.argwhere((rows >= 0) & ~np.isfinite(scores))):
             query, row = queries[bad[0, 0]], rows[tuple(bad[0])]
             _refuse("passage", self.rows_seen + row, self.queries[query], block[row])
