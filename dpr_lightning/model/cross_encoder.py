@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from dpr_lightning.errors import UserError
+from dpr_lightning.model.folder import check_hub
 from dpr_lightning.model.pretrained import errors_about
 from dpr_lightning.model.pretrained_tokenizer import load_tokenizer
 
@@ -31,6 +32,7 @@ class CrossEncoder:
         Raises:
             UserError: The model cannot be loaded, lacks weights, or does not have exactly one output.
         """
+        check_hub(name_or_path)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with errors_about(name_or_path, "config.json and model.safetensors"):
             config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)

@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from dpr_lightning.errors import UserError
 from dpr_lightning.interop.tevatron_model import load_tevatron
+from dpr_lightning.model.cross_encoder import CrossEncoder
 from dpr_lightning.model.pretrained import load_transformer
 from dpr_lightning.model.settings import Settings
 
@@ -275,3 +276,6 @@ def test_a_hub_that_cannot_be_reached_is_refused_without_another_attempt(monkeyp
     message = refusal("someone/encoder")
     assert message.startswith("name_or_path: someone/encoder is not a folder, and the hub, http://127.0.0.1:1, cannot ")
     assert message.endswith("Check the network, or give the path of a folder.")
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", None)
+    with pytest.raises(UserError, match=r"^name_or_path: someone/teacher is not a folder, and the hub, .* cannot be"):
+        CrossEncoder("someone/teacher")
