@@ -101,9 +101,8 @@ def _advice(module: Any, steps: float) -> list[str]:
             f"{int(steps)} steps are few: more trainer.max_epochs, a smaller data.batch_size or a higher optimizer.lr "
             "let the model learn more"
         )
-    is_learned = isinstance(module.loss, torch.nn.Module) and any(True for _ in module.loss.parameters())
-    temperature = None if is_learned else getattr(module.loss, "temperature", None)
-    if module.bi_encoder.settings.normalize and temperature == 1:
+    is_fixed = not list(module.loss.parameters())
+    if module.bi_encoder.settings.normalize and is_fixed and getattr(module.loss, "temperature", None) == 1:
         lines.append(
             "scores of normalized embeddings lie between -1 and 1, so the loss hardly tells passages apart with "
             "loss.temperature=1; 0.05 is usual"

@@ -50,7 +50,7 @@ def test_a_layer_differs_by_rounding_only(bias):
 def test_the_largest_sums_are_exact_on_every_cpu(instructions):
     """Products of 8 bits would saturate in 16 bits without VNNI."""
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
-    subprocess.run([sys.executable, "-c", EXTREMES], env=environment, check=True)
+    assert subprocess.run([sys.executable, "-c", EXTREMES], env=environment).returncode == 0
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
